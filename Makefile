@@ -1,0 +1,39 @@
+# Each target makes .venv on first use, and again only when what it is made from has changed.
+PYTHON ?= python3
+BIN := .venv/bin
+READY := .venv/.installed
+NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python \
+3.11 or newer. Name one, as in: make install PYTHON=python3.12")
+
+.DEFAULT_GOAL := help
+.PHONY: help install demo test lab readme
+
+help:  ## List these targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+install: $(READY)  ## Make .venv: fsgen and the exact versions that are tested
+
+$(READY): pyproject.toml constraints.txt
+	@echo "Installing into .venv, once; this takes some minutes."
+	@test -x $(BIN)/python || { $(PYTHON) -c '$(NEW_ENOUGH)' && $(PYTHON) -m venv .venv; }
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+demo: $(READY)  ## Train few-shot models on the embedded glyphs and see the flip, in minutes
+	@$(BIN)/fsgen demo
+
+# The quick checks go first. nbdev_test runs the notebooks as plain code beside the checkout, nbval
+# in Jupyter kernels with fsgen installed, as a reader does: they share nothing but the notebooks.
+# Two workers of one thread each are far quicker than one of two threads: the tensors are small.
+test: export OMP_NUM_THREADS := 1
+test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first failure
+	$(BIN)/ruff check .
+	$(BIN)/pytest -q tests/test_repository.py
+	$(BIN)/nbdev_test --n_workers 2 --do_print --timing
+	$(BIN)/pytest -q -x -n 2 --dist loadscope --ignore tests/test_repository.py
+
+lab: $(READY)  ## Open the notebooks in JupyterLab
+	@$(BIN)/jupyter lab nbs
+
+readme: $(READY)  ## Make README.md from nbs/index.ipynb
+	@$(BIN)/python nbs/make_readme.py

@@ -1,0 +1,32 @@
+"Few-shot autoregressive density estimation in PyTorch: a tutorial that trains"
+
+# The only file of this package written by hand; nbs/ exports the others.
+from importlib import import_module
+
+__version__ = "0.1.0"
+
+# A name is imported when first used, so that `import fsgen` costs milliseconds, not torch.
+_HOME = {
+    "likelihood": ["ancestral_sample", "bits_per_dim", "nats_per_dim"],
+    "episodes": ["Episode", "ImageSet", "characters", "glyphs", "inversion"],
+    "datasets": ["omniglot"],
+    "conditional": ["ConditionalPixelCNN"],
+    "attention": ["AttentionPixelCNN"],
+    "training": ["Experiment", "load", "train"],
+    "evaluation": ["evaluate", "sample_sheet"],
+    "experiments": ["EXPERIMENTS"],
+}
+_MODULE = {name: module for module, names in _HOME.items() for name in names}
+
+__all__ = [*_MODULE]
+
+
+def __getattr__(name):
+    if name not in _MODULE:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = globals()[name] = getattr(import_module(f"{__name__}.{_MODULE[name]}"), name)
+    return value
+
+
+def __dir__():
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,167 @@
+"What holds for the repository as a whole: one configuration, one import order, nothing stale."
+
+import ast
+import json
+import re
+import runpy
+import shutil
+import subprocess
+import sys
+import tomllib
+from configparser import ConfigParser
+from pathlib import Path
+
+import pytest
+from IPython.core.inputtransformer2 import TransformerManager
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+import fsgen
+
+ROOT = Path(__file__).resolve().parent.parent
+NOTEBOOKS = sorted(ROOT.glob("nbs/*.ipynb"))
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
+
+
+def python(code):
+    "What `code` prints in a fresh process."
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    return run.stdout.strip()
+
+
+def imports(source):
+    "The dotted name of all that `source` imports; `.x` counts as `fsgen.x`."
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(filter(None, ["fsgen" * bool(node.level), node.module]))
+            yield from (f"{module}.{alias.name}" for alias in node.names)
+
+
+def code_of(notebook):
+    "All code of a notebook as one Python source, magics and shell lines made calls."
+    cells = json.loads(notebook.read_text())["cells"]
+    transform = TransformerManager().transform_cell
+    return "".join(transform("".join(c["source"])) for c in cells if c["cell_type"] == "code")
+
+
+# Configuration
+
+
+def test_settings_agree():
+    ini = ConfigParser()
+    ini.read(ROOT / "settings.ini")
+    ini, project = ini["DEFAULT"], PROJECT["project"]
+    assert ini["lib_name"] == project["name"]
+    assert ini["version"] == project["version"] == fsgen.__version__
+    assert ini["description"] == project["description"]
+    assert ini["author"] == project["authors"][0]["name"]
+    assert f">={ini['min_python']}" == project["requires-python"]
+    for key, value in PROJECT["tool"]["nbdev"].items():
+        text = " ".join(value) if isinstance(value, list) else str(value)
+        assert ini[key] == text, key
+
+
+def test_constraints_satisfy_requirements():
+    lines = (ROOT / "constraints.txt").read_text().splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pins = {canonicalize_name(name): version for name, version in pins.items()}
+    project = PROJECT["project"]
+    for text in project["dependencies"] + project["optional-dependencies"]["dev"]:
+        requirement = Requirement(text)
+        assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
+
+
+# Notebooks and what is made from them
+
+
+@pytest.fixture(scope="module")
+def renewed(tmp_path_factory):
+    "A copy of the repository in which nbdev_export and nbdev_clean have just run."
+    copy = tmp_path_factory.mktemp("renewed")
+    shutil.copy(ROOT / "settings.ini", copy)
+    shutil.copytree(ROOT / "nbs", copy / "nbs", ignore=shutil.ignore_patterns(".*", "__pycache__"))
+    (copy / "fsgen").mkdir()
+    shutil.copy(ROOT / "fsgen/__init__.py", copy / "fsgen")
+    for command in "nbdev_export", "nbdev_clean":
+        subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
+    return copy
+
+
+def assert_same(pattern, renewed, remedy):
+    here, there = (
+        {path.name: path.read_text() for path in root.glob(pattern)} for root in (ROOT, renewed)
+    )
+    differ = sorted(name for name in here | there if here.get(name) != there.get(name))
+    assert not differ, f"{remedy}, it would change {', '.join(differ)}"
+
+
+def test_modules_are_exported(renewed):
+    assert_same("fsgen/*.py", renewed, "run nbdev_export")
+
+
+def test_notebooks_are_clean(renewed):
+    assert_same("nbs/*.ipynb", renewed, "run nbdev_clean")
+
+
+def test_readme_is_current():
+    readme = runpy.run_path(str(ROOT / "nbs/make_readme.py"))["readme"]
+    assert (ROOT / "README.md").read_text() == readme(), "run make readme"
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_notebook_is_small(notebook):
+    assert notebook.stat().st_size < 300_000
+
+
+def test_chapters_import_only_earlier_chapters():
+    number = {}
+    for notebook in ROOT.glob("nbs/[0-9][0-9]_*.ipynb"):
+        number[notebook.stem[3:]] = int(notebook.stem[:2])
+        exported = re.search(r"^#\|\s*default_exp (\w+)", code_of(notebook), re.MULTILINE)
+        assert not exported or exported[1] == notebook.stem[3:], f"{notebook.name}: default_exp"
+    for notebook in ROOT.glob("nbs/[0-9][0-9]_*.ipynb"):
+        for name in imports(code_of(notebook)):
+            package, _, rest = name.partition(".")
+            if package == "fsgen" and rest:
+                chapter = fsgen._MODULE.get(rest, rest.split(".")[0])
+                assert number[chapter] < int(notebook.stem[:2]), f"{notebook.name} imports {name}"
+
+
+def test_modules_need_no_notebook_tools():
+    for module in ROOT.glob("fsgen/*.py"):
+        roots = {name.split(".")[0] for name in imports(module.read_text())}
+        assert not roots & {"nbdev", "fastcore", "execnb", "IPython"}, module.name
+
+
+def test_no_path_of_a_machine():
+    command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
+    files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
+    noise = re.compile(r'https?://\S+|"image/\w+": "[^"]*"')  # pictures: base64 has slashes too
+    home = re.compile(r"/(home|root|tmp|work|Users)/\w+")
+    for name in files.stdout.splitlines():
+        try:
+            text = (ROOT / name).read_text(encoding="utf-8")
+        except (UnicodeDecodeError, FileNotFoundError):  # binary, or deleted and not yet committed
+            continue
+        found = home.search(noise.sub("", text))
+        assert not found, f"{name} holds a path of a machine: {found[0]}"
+
+
+# The package
+
+
+def test_import_is_light():
+    heavy = "{'torch', 'numpy', 'matplotlib', 'PIL'}"
+    assert python(f"import sys, fsgen; print({heavy} & set(sys.modules) or 'light')") == "light"
+
+
+@pytest.mark.parametrize("name", fsgen.__all__)
+def test_name_is_offered(name):
+    assert getattr(fsgen, name) is not None
+
+
+def test_unknown_name_is_refused():
+    with pytest.raises(AttributeError, match="'fsgen' has no attribute 'nothing'"):
+        _ = fsgen.nothing

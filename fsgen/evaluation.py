@@ -36,9 +36,8 @@ def evaluate(
     check(split in Splits._fields, f"The split is 'train' or 'test', not {split!r}.")
     check(episodes is None or episodes > 1, f"A standard error needs at least 2 episodes, not {episodes}.")
     experiment, facts = model.experiment, model.facts
-    device = next(model.parameters()).device
-    data = getattr(splits, split).to(device)
-    nats = episode_nats(model, fixed_episodes(data, experiment.task, experiment.shots, episodes))
+    exam = fixed_episodes(getattr(splits, split), experiment.task, experiment.shots, episodes)
+    nats = episode_nats(model, exam)
     row = {
         "experiment": experiment.name,
         "model": experiment.model,
@@ -92,7 +91,7 @@ def draw(
     colour: str | None = None,  # of the frame
 ) -> None:
     "One image; a single channel is drawn as ink on paper."
-    image = image.cpu().float() / (levels - 1)
+    image = image.float() / (levels - 1)
     if len(image) == 3:
         ax.imshow(image.movedim(0, -1), interpolation="nearest")
     else:
@@ -104,19 +103,20 @@ def draw(
 
 def sample_sheet(
     models: dict[str, FewShotModel],  # by the name to print
-    episodes: Episode,  # on the models' device
+    episodes: Episode,
     samples: int = 3,  # of each model for each episode
     seed: int = 0,
 ) -> Figure:
     "Supports, target, and samples of each model side by side, an episode a row."
     columns = {}
     for name, model in models.items():
-        support = episodes.support.repeat_interleave(samples, 0)  # (b*samples, s, c, h, w)
+        device = next(model.parameters()).device
+        support = episodes.support.repeat_interleave(samples, 0).to(device)  # (b*samples, s, c, h, w)
         with torch.no_grad():
             logits = partial(model.logits, context=model.context(support))
-        generator = torch.Generator(support.device).manual_seed(seed)
-        drawn = ancestral_sample(logits, (len(support), *model.shape), generator)
-        columns[name] = drawn.unflatten(0, (-1, samples))  # (b, samples, c, h, w)
+        generator = torch.Generator().manual_seed(seed)
+        drawn = ancestral_sample(logits, (len(support), *model.shape), generator, device)
+        columns[name] = drawn.cpu().unflatten(0, (-1, samples))  # (b, samples, c, h, w)
     b, s = episodes.support.shape[:2]
     levels = next(iter(models.values())).levels
     groups = {"support": episodes.support, "target": episodes.target[:, None]} | columns
@@ -134,11 +134,12 @@ def sample_sheet(
 # %% ../nbs/11_evaluation.ipynb #a6c48ca3
 def attention_path(
     model: AttentionPixelCNN,
-    episodes: Episode,  # on the model's device
+    episodes: Episode,
     written: int = 5,  # pixels of one row to show
 ) -> Figure:
     "Where the written pixels of the first episode look, and column written against column read."
-    maps = model.attention_map(episodes.target, model.context(episodes.support))  # (b, h, w, s, K, K)
+    support, target = (part.to(next(model.parameters()).device) for part in episodes)
+    maps = model.attention_map(target, model.context(support)).cpu()  # (b, h, w, s, K, K)
     h, w = model.shape[1:]
     row = int(episodes.target[0].float().sum((0, 2)).argmax())  # the row with most ink
     figure = plt.figure(figsize=(1.3 * written + 3.2, 2.9), layout="constrained")
@@ -151,12 +152,12 @@ def attention_path(
         top.add_patch(plt.Rectangle((j - 0.5, row - 0.5), 1, 1, color="tab:red"))
         shot = int(maps[0, row, j].sum((1, 2)).argmax())  # the support image that is read most
         draw(bottom, episodes.support[0, shot], model.levels)
-        look = maps[0, row, j, shot].cpu()
+        look = maps[0, row, j, shot]
         bottom.imshow(
             look, cmap="Reds", alpha=(look / look.max()).clamp(0, 0.85), extent=(-0.5, w - 0.5, h - 0.5, -0.5)
         )
     ax = right.subplots()
-    columns = maps.sum((3, 4)).mean((0, 1)).cpu()  # (w written, K read)
+    columns = maps.sum((3, 4)).mean((0, 1))  # (w written, K read)
     ax.imshow(columns, cmap="Reds", aspect="auto", extent=(-0.5, w - 0.5, w - 0.5, -0.5))
     ax.set_xlabel("column read")
     ax.set_ylabel("column written")

@@ -25,7 +25,7 @@ import tyro
 
 from .attention import AttentionPixelCNN
 from .datasets import DATA, OMNIGLOT_PARTS, data_folder, download_omniglot, find_omniglot
-from .episodes import fixed_episodes
+from .episodes import Episode, fixed_episodes
 from fsgen.evaluation import (
     attention_path,
     curves,
@@ -148,7 +148,7 @@ def sample_command(
     check(episodes > 0 and samples > 0, "episodes and samples must be at least 1.")
     model = load(run, default_device())
     experiment = model.experiment
-    test = DATA[experiment.data](experiment.size).test.to(default_device())
+    test = DATA[experiment.data](experiment.size).test
     out = out or (run if run.is_dir() else run.parent)
     chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
     save_figure(sample_sheet({experiment.model: model}, chosen, samples, seed), out / "samples.png")
@@ -197,11 +197,10 @@ def demo_command(
             rows += [
                 evaluate(models[name], splits, split, len(splits.test))[0] for split in ("test", "train")
             ]
-        test = splits.test.to(default_device())
-        sheet = sample_sheet(models, fixed_episodes(test, task, experiment.shots, 8))
+        exam = fixed_episodes(splits.test, task, experiment.shots, 64)
+        sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)))
         save_figure(sheet, out / f"{task}.png")
         save_figure(curves(runs), out / f"{task}-curves.png")
-        exam = fixed_episodes(test, task, experiment.shots, 64)
         save_figure(attention_path(models["attention"], exam), out / f"{task}-attention.png")
     write_json(out / "results.json", rows)
     print("\nnats/dim on scripts never seen in training:\n")
@@ -274,10 +273,10 @@ def run_command(args: list[str]) -> None:
 
 
 def main() -> None:
-    "The command line `fsgen`: exit code 2 for the user's mistake, 130 if interrupted."
+    "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
     try:
         run_command(sys.argv[1:])
-    except InputError as error:
+    except (InputError, OSError) as error:
         print(f"fsgen: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:

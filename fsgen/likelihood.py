@@ -65,11 +65,11 @@ def invert_cdf(
 def ancestral_sample(
     logits: Callable[[Tensor], Tensor],  # images (b, c, h, w), uint8 -> logits (b, levels, c, h, w)
     shape: Sequence[int],  # (b, c, h, w)
-    generator: torch.Generator | None = None,  # its device is where the images are made
+    generator: torch.Generator | None = None,  # on the CPU, so that every device draws the same noise
+    device: torch.device | str = "cpu",  # where `logits` wants its images
 ) -> Tensor:  # (b, c, h, w) uint8
     "Draw images pixel by pixel in raster order, one call of `logits` a channel of a pixel."
-    device = generator.device if generator is not None else None
-    u = torch.rand(*shape, generator=generator, device=device)
+    u = torch.rand(*shape, generator=generator).to(device)
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     _, c, h, w = shape
     for i, j, k in product(range(h), range(w), range(c)):

@@ -149,8 +149,9 @@ def episode_nats(
     batch: int = 64,  # episodes at a time
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     "Nats/dim of every episode."
+    device = next(model.parameters()).device
     parts = zip(*(part.split(batch) for part in episodes), strict=True)
-    nats = torch.cat([model(target, support).float().cpu() for support, target in parts])
+    nats = torch.cat([model(x.to(device), s.to(device)).float().cpu() for s, x in parts])
     return nats / math.prod(model.shape)
 
 # %% ../nbs/09_training.ipynb #4455d1a1
@@ -321,6 +322,7 @@ class Run:
         self.average = copy.deepcopy(self.model)
         self.optimizer, self.schedule = make_optimizer(self.model, experiment)
         self.levels, self.step, self.seconds = data.levels, 0, 0.0
+        self.commit = commit()  # of the code that runs, whatever is committed while it does
         self.parts = {
             "model": self.model, "average": self.average,
             "optimizer": self.optimizer, "schedule": self.schedule,
@@ -342,7 +344,7 @@ class Run:
             "experiment": asdict(self.experiment),
             "shape": list(self.model.shape), "levels": self.levels,
             "steps": self.step, "seconds": round(self.seconds, 1),
-            "commit": commit(), "device": device_name(self.device),
+            "commit": self.commit, "device": device_name(self.device),
         }  # fmt: skip
         weights = {name: value.contiguous() for name, value in self.average.state_dict().items()}
         metadata = {"fsgen": json.dumps(facts)}
@@ -379,7 +381,7 @@ def train(
     out = Path(out)
     splits = DATA[experiment.data](experiment.size) if splits is None else splits
     device = default_device()
-    data, test = (part.to(device) for part in splits)
+    data = splits.train.to(device)
     TASKS[experiment.task](data, torch.zeros(1, dtype=torch.int64, device=device), experiment.shots,
                            torch.Generator(device))  # refuse a task the data can't serve  # fmt: skip
     open_run(out, experiment)
@@ -390,7 +392,7 @@ def train(
     write(metrics, lambda part: part.write_text("".join(lines)))
     if run.step < experiment.steps:
         with metrics.open("a") as log, StopSignals() as signals:
-            loop(run, data, test, log, signals)
+            loop(run, data, splits.test, log, signals)
     return load(out, device)
 
 

@@ -1,0 +1,209 @@
+"The command line as its users meet it: runs that end, runs that are killed, and mistakes."
+
+import json
+import signal
+import subprocess
+import time
+from dataclasses import replace
+
+import pytest
+from safetensors.torch import load_file
+
+from fsgen import experiments
+from fsgen.evaluation import read_metrics
+
+TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
+NAME = "glyphs-inversion-attention"
+
+
+@pytest.fixture
+def fsgen(monkeypatch, capsys):
+    "Run `fsgen ARGS` in this process: exit code, standard output, standard error."
+
+    def run(*args):
+        monkeypatch.setattr("sys.argv", ["fsgen", *map(str, args)])
+        try:
+            experiments.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(fsgen):
+    "Run `fsgen ARGS`, which must end with code 2 and one sentence; return the sentence."
+
+    def run(*args):
+        code, _, error = fsgen(*args)
+        assert code == 2, error
+        assert error.startswith("fsgen: ") and error.count("\n") == 1, error
+        return error
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def tiny_run(run_cli, tmp_path_factory):
+    "A finished run of 60 steps, made by the installed command, never interrupted."
+    out = tmp_path_factory.mktemp("runs") / "tiny"
+    done = run_cli("train", NAME, *TINY, "--steps", 60, "--checkpoint-every", 5, "--out", out)
+    assert done.returncode == 0, done.stderr
+    return out
+
+
+def test_help(fsgen):
+    code, out, _ = fsgen("--help")
+    assert code == 0
+    assert all(name in out for name in (*experiments.COMMANDS, *experiments.EXPERIMENTS))
+    code, out, _ = fsgen("train", NAME, "--help")
+    assert code == 0 and "--learning-rate" in out and "optimizer steps" in out
+
+
+def test_killed_run_resumes_to_the_same_bits(command, run_cli, tiny_run, tmp_path):
+    line = ["train", NAME, *TINY, "--steps", "60", "--checkpoint-every", "5", "--out", tmp_path / "killed"]
+    process = subprocess.Popen([*command, *line], stderr=subprocess.DEVNULL)
+    metrics = tmp_path / "killed/metrics.jsonl"
+    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 4):
+        time.sleep(0.01)
+    assert process.poll() is None, "the run ended before it could be killed"
+    process.kill()
+    process.wait()
+    assert read_metrics(tmp_path / "killed")[-1]["step"] < 60
+
+    done = run_cli(*line)
+    assert done.returncode == 0, done.stderr
+    whole, resumed = (load_file(run / "weights.safetensors") for run in (tiny_run, tmp_path / "killed"))
+    assert all(whole[name].equal(resumed[name]) for name in whole)
+    steps = [entry["step"] for entry in read_metrics(tmp_path / "killed")]
+    assert steps == sorted(set(steps)) and steps[-1] == 60
+
+
+def test_interrupted_run_says_how_to_go_on(command, tmp_path):
+    out = tmp_path / "stopped"
+    line = [*command, "train", NAME, *TINY, "--steps", "100000", "--out", out]
+    process = subprocess.Popen(line, stderr=subprocess.PIPE, text=True)
+    while process.poll() is None and not (out / "metrics.jsonl").exists():
+        time.sleep(0.01)
+    time.sleep(0.5)
+    process.send_signal(signal.SIGINT)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "saved in" in error and "same command" in error and "Traceback" not in error
+    assert (out / "checkpoint.pt").exists()
+
+
+def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
+    results = tmp_path / "results.json"
+    code, out, error = fsgen("evaluate", tiny_run, tiny_run, "--episodes", 40, "--json", results)
+    assert code == 0, error
+    assert "paired: +0.0000, 95 % [+0.0000, +0.0000]" in out
+    rows = json.loads(results.read_text())
+    assert [row["split"] for row in rows] == ["test", "train"] * 2
+    assert rows[0]["experiment"] == NAME and rows[0]["episodes"] == 40 and rows[0]["steps"] == 60
+    assert 0 < rows[0]["stderr"] < rows[0]["nats_per_dim"] < 0.7
+
+    code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
+    assert code == 0, error
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"samples.png", "attention.png"}
+
+
+def test_demo(fsgen, tmp_path, monkeypatch):
+    for name in list(experiments.EXPERIMENTS):
+        small = replace(experiments.EXPERIMENTS[name], size=10, layers=2, steps=3, checkpoint_every=3)
+        monkeypatch.setitem(experiments.EXPERIMENTS, name, small)
+    code, out, error = fsgen("demo", "--out", tmp_path / "demo")
+    assert code == 0, error
+    rows = json.loads((tmp_path / "demo/results.json").read_text())
+    cells = {(row["task"], row["model"], row["split"]) for row in rows}
+    assert len(cells) == len(rows) == 2 * len(experiments.MODELS) * 2
+    assert "| attention |" in out and "±" in out
+    for figure in ("inversion", "characters", "inversion-attention", "inversion-curves"):
+        assert (tmp_path / f"demo/{figure}.png").stat().st_size > 5_000
+
+
+def test_omniglot(fsgen, omniglot_root, tmp_path):
+    small = "--layers 2 --planes 8 --skip 8 --steps 5 --validate 0".split()
+    out, results = tmp_path / "run", tmp_path / "results.json"
+    code, _, error = fsgen("train", "characters-4shot-attention", *small, "--out", out)
+    assert code == 0, error
+    code, _, error = fsgen("evaluate", out, "--json", results)
+    assert code == 0, error
+    test, train = json.loads(results.read_text())
+    assert test["data"] == "omniglot" and test["shots"] == 4
+    assert test["episodes"] == train["episodes"] == 2880
+    code, _, error = fsgen("sample", out, "--episodes", 1, "--samples", 1)
+    assert code == 0, error
+    code, said, _ = fsgen("data")
+    assert code == 0 and str(omniglot_root) in said
+
+
+def test_unknown_names(refused):
+    assert "choose one of demo, train" in refused("trian", NAME)
+    assert f"did you mean {NAME}?" in refused("train", "glyph-inversion-attention")
+    assert "--stpes" in refused("train", NAME, "--stpes", 3)
+    assert "--steps" in refused("train", NAME, "--steps", "many")
+    assert "transformer" in refused("train", NAME, "--model", "transformer")
+    assert "Name at least one run folder" in refused("evaluate")
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (["--steps", 0], "steps must be at least 1"),
+        (["--learning-rate", -1], "learning_rate must be above 0"),
+        (["--shots", 2], "one support image"),
+        (["--size", 4], "8 to 64 pixels"),
+        (["--stride", 3], "1 or 2 pixels apart"),
+    ],
+)
+def test_fields_out_of_range(refused, tmp_path, flags, reason):
+    assert reason in refused("train", NAME, *flags, "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_few_images(refused, tmp_path):
+    error = refused("train", "glyphs-characters-attention", "--shots", 5, "--out", tmp_path / "run")
+    assert "5 shots and a target need 6 images of every class" in error
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("content, reason", [(None, "is not in"), (b"PK\3\4 cut short", "not a whole zip")])
+def test_omniglot_missing_or_broken(refused, monkeypatch, tmp_path, content, reason):
+    monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
+    if content is not None:
+        for part in ("images_background", "images_evaluation"):
+            (tmp_path / f"{part}.zip").write_bytes(content)
+    assert reason in refused("train", "characters-4shot-attention", "--out", tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_run_folder_of_another_experiment(refused, tiny_run):
+    before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
+    error = refused("train", NAME, *TINY, "--steps", 61, "--checkpoint-every", 5, "--out", tiny_run)
+    assert "steps=60" in error and "--out" in error
+    assert {path.name: path.read_bytes() for path in tiny_run.iterdir()} == before
+
+
+def test_broken_files(refused, tiny_run, tmp_path):
+    run = tmp_path / "run"
+    run.mkdir()
+    for path in tiny_run.iterdir():
+        (run / path.name).write_bytes(path.read_bytes()[:-100])
+    (run / "config.json").write_bytes((tiny_run / "config.json").read_bytes())
+    (run / "metrics.jsonl").write_bytes((tiny_run / "metrics.jsonl").read_bytes())
+    line = ["train", NAME, *TINY, "--steps", 60, "--checkpoint-every", 5, "--out", run]
+    assert "checkpoint.pt is broken" in refused(*line)
+    assert "weights.safetensors is broken" in refused("evaluate", run)
+    assert "weights.safetensors is broken" in refused("sample", run)
+    assert "is not there" in refused("evaluate", tmp_path)
+
+
+def test_unwritable_places(refused, tiny_run, tmp_path):
+    (tmp_path / "file").touch()
+    assert "can't be made" in refused("train", NAME, *TINY, "--out", tmp_path / "file/run")
+    error = refused("evaluate", tiny_run, "--episodes", 2, "--json", tmp_path / "file/results.json")
+    assert "results.json could not be written" in error
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -7,13 +7,13 @@ __version__ = "0.1.0"
 
 # A name is imported when first used, so that `import fsgen` costs milliseconds, not torch.
 _HOME = {
-    "likelihood": ["ancestral_sample", "bits_per_dim", "nats_per_dim"],
-    "episodes": ["Episode", "ImageSet", "characters", "glyphs", "inversion"],
+    "likelihood": ["InputError", "ancestral_sample", "bits_per_dim", "nats_per_dim"],
+    "episodes": ["Episode", "ImageSet", "characters", "fixed_episodes", "glyphs", "inversion"],
     "datasets": ["omniglot"],
     "conditional": ["ConditionalPixelCNN"],
     "attention": ["AttentionPixelCNN"],
     "training": ["Experiment", "load", "train"],
-    "evaluation": ["evaluate", "sample_sheet"],
+    "evaluation": ["evaluate", "paired_difference", "sample_sheet"],
     "experiments": ["EXPERIMENTS"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}

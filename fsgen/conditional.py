@@ -41,10 +41,15 @@ class FewShotModel(nn.Module):
 
     def nll(self, images: Tensor, support: Tensor) -> Tensor:
         "Nats (b,) of images (b, c, h, w), each given its support (b, s, c, h, w)."
-        self.check_images(images, "The images", 4)
+        check(
+            len(images) == len(support),
+            f"Every image needs a support set; got {len(images)} images and {len(support)} support sets.",
+        )
         return nll(self.logits(images, self.context(support)), images)
 
-    forward = nll
+    def forward(self, images: Tensor, support: Tensor) -> Tensor:
+        "`nll`, so that wrappers of modules reach it."
+        return self.nll(images, support)
 
     def check_images(self, images: Tensor, what: str, dims: int):
         "Raise `InputError` unless `images` are integer levels of this model's shape."
@@ -56,8 +61,12 @@ class FewShotModel(nn.Module):
                 f"{what} must have shape ({', '.join(map(str, wanted))}), not {tuple(images.shape)}."
             )
         # On a GPU reading a value back would stall the queue; `ImageSet` has checked its images.
-        if images.device.type == "cpu" and not 0 <= images.min() <= images.max() < self.levels:
-            raise InputError(f"{what} must take levels 0..{self.levels - 1}; found {images.max()}.")
+        if images.device.type == "cpu":
+            low, high = int(images.min()), int(images.max())
+            check(
+                0 <= low <= high < self.levels,
+                f"{what} must take levels 0..{self.levels - 1}; found {low}..{high}.",
+            )
 
 # %% ../nbs/05_conditional.ipynb #22120f0a
 class SupportEncoder(nn.Module):
@@ -67,7 +76,7 @@ class SupportEncoder(nn.Module):
         self,
         shape: Sequence[int],  # (c, h, w) of the images
         planes: int,  # channels of the convolutions
-        summary: int,  # size of the summary vector
+        summary_size: int,  # of the summary vector
     ):
         super().__init__()
         channels, h, w = shape
@@ -78,9 +87,11 @@ class SupportEncoder(nn.Module):
             layers.append(nn.MaxPool2d((min(h, 2), min(w, 2))))
             h, w = max(h // 2, 1), max(w // 2, 1)
         self.code = nn.Sequential(*layers, nn.Flatten())
-        self.summary = nn.Sequential(nn.Linear(planes, summary), nn.ReLU(), nn.Linear(summary, summary))
+        self.summary = nn.Sequential(
+            nn.Linear(planes, summary_size), nn.ReLU(), nn.Linear(summary_size, summary_size)
+        )
 
-    def forward(self, x: Tensor) -> Tensor:  # scaled support (b, s, c, h, w) -> (b, summary)
+    def forward(self, x: Tensor) -> Tensor:  # scaled support (b, s, c, h, w) -> (b, summary_size)
         b, s = x.shape[:2]
         codes = self.code(x.flatten(0, 1)).view(b, s, -1)  # (b, s, planes)
         return self.summary(codes.mean(1))
@@ -89,7 +100,7 @@ class SupportEncoder(nn.Module):
 class Summary(NamedTuple):
     "Context of the Conditional PixelCNN."
 
-    summary: Tensor  # (b, summary)
+    summary: Tensor  # (b, summary_size)
 
 
 class ConditionalPixelCNN(FewShotModel):
@@ -102,15 +113,16 @@ class ConditionalPixelCNN(FewShotModel):
         layers: int = 12,  # gated layers of the body
         planes: int = 24,  # channels of each stack
         skip: int = 32,  # channels of the skips
-        summary: int = 64,  # size of f(s)
+        summary_size: int = 64,  # of f(s)
     ):
         super().__init__(shape, levels)
-        self.body = PixelCNN(shape[0], levels, layers, planes, skip, summary)
-        self.encoder = SupportEncoder(shape, skip, summary)
+        self.body = PixelCNN(shape[0], levels, layers, planes, skip, summary_size)
+        self.encoder = SupportEncoder(shape, skip, summary_size)
 
     def context(self, support: Tensor) -> Summary:
         self.check_images(support, "The support set", 5)
         return Summary(self.encoder(self.body.scale(support)))
 
     def logits(self, images: Tensor, context: Summary) -> Tensor:
+        self.check_images(images, "The images", 4)
         return self.body(self.body.scale(images), context.summary)

@@ -11,6 +11,7 @@ import os
 import re
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Callable, Iterator
 from functools import partial
 from io import BytesIO
@@ -70,7 +71,7 @@ def read_drawings(
             names = re.compile(rf"{path.stem}/[^/]+/[^/]+/[^/]+\.png")
             for name in sorted(filter(names.fullmatch, archive.namelist())):
                 yield name, archive.read(name)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, RuntimeError, EOFError, OSError) as error:
         raise InputError(f"{path} is not a whole zip file ({error}); fetch it again.") from error
 
 # %% ../nbs/04_datasets.ipynb #0b3a7b14
@@ -158,7 +159,9 @@ def download_omniglot(
                 download_url(f"{url}/{part}.zip", folder, md5=md5)
                 (Path(folder) / f"{part}.zip").replace(root / "omniglot" / f"{part}.zip")
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{url}/{part}.zip could not be fetched into {root}: {error}.") from error
+            raise InputError(
+                f"{url}/{part}.zip could not be fetched into {root}: {str(error).rstrip('.')}."
+            ) from error
 
 # %% ../nbs/04_datasets.ipynb #a77f553d
 DATA: dict[str, Callable[[int], Splits]] = {

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['TASKS', 'TEST_SCRIPTS', 'MIN_FACES', 'Episode', 'ImageSet', 'Splits', 'characters', 'inversion', 'fixed_episodes',
-           'render', 'script', 'glyphs']
+           'render', 'is_test', 'glyphs']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import unicodedata
@@ -50,6 +50,10 @@ class ImageSet:
         check(
             torch.equal(self.labels.unique_consecutive().cpu(), torch.arange(len(self.names))),
             f"Labels must ascend from 0 to {len(self.names) - 1}, one for each class name, without a gap.",
+        )
+        check(
+            len(self.labels) == len(self.images),
+            f"Every image needs a label; got {len(self.images)} images and {len(self.labels)} labels.",
         )
         brightest = int(self.images.max())
         check(
@@ -165,11 +169,11 @@ def render(
     return np.asarray(image) > 110
 
 
-def script(
+def is_test(
     letter: str,
-) -> str:
-    "The first word of a letter's Unicode name: LATIN, GREEK, GEORGIAN..."
-    return unicodedata.name(letter).split()[0]
+) -> bool:
+    "Whether a letter belongs to a test script, by any word of its Unicode name."
+    return not set(TEST_SCRIPTS).isdisjoint(unicodedata.name(letter).split())
 
 # %% ../nbs/03_episodes.ipynb #a89c47df
 @lru_cache
@@ -192,7 +196,7 @@ def glyphs(
         for letter in letters:
             if ord(letter) in codes and (image := render(font, letter, size)) is not None:
                 drawn[letter].append(image)
-    test = [letter for letter in letters if script(letter) in TEST_SCRIPTS]
+    test = [letter for letter in letters if is_test(letter)]
     test_images = {image.tobytes() for letter in test for image in drawn[letter]}
     train = [
         letter

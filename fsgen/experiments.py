@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['GLYPHS', 'OMNIGLOT', 'EXPERIMENTS', 'COMMANDS', 'find_experiment', 'train_command', 'evaluate_command',
-           'sample_command', 'data_command', 'demo_command', 'save_figure', 'write_json', 'usage', 'parse',
+           'sample_command', 'data_command', 'demo_command', 'save', 'save_figure', 'write_json', 'usage', 'parse',
            'run_command', 'main']
 
 # %% ../nbs/12_experiments.ipynb #0f38b947
@@ -17,15 +17,19 @@ import sys
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial, wraps
+from functools import cache, partial, wraps
+from operator import itemgetter
 from pathlib import Path
 from typing import Literal
 
+import matplotlib.pyplot as plt
+import torch
 import tyro
+from matplotlib.figure import Figure
 
 from .attention import AttentionPixelCNN
 from .datasets import DATA, OMNIGLOT_PARTS, data_folder, download_omniglot, find_omniglot
-from .episodes import Episode, fixed_episodes
+from .episodes import Episode, Splits, fixed_episodes
 from fsgen.evaluation import (
     attention_path,
     curves,
@@ -107,26 +111,26 @@ def evaluate_command(
         episodes: number of episodes of a split, as many as there are test images if not given
     """
     check(bool(runs), "Name at least one run folder, as in: fsgen evaluate runs/NAME-0.")
-    rows, nats = [], []
+    data, results = cache(lambda name, size: DATA[name](size)), []
     for run in runs:
         model = load(run, default_device())
-        splits = DATA[model.experiment.data](model.experiment.size)
-        for split in ("test", "train"):
-            row, values = evaluate(model, splits, split, episodes or len(splits.test))
-            rows.append(row)
-            if split == "test":
-                nats.append((row, values))
-    print(table(rows))
-    first, values = nats[0]
-    for row, others in nats[1:]:
-        if all(row[key] == first[key] for key in ("task", "data", "shots", "episodes")):
-            mean, low, high = paired_difference(others, values)
-            print(
-                f"{row['experiment']} - {first['experiment']}, paired: "
-                f"{mean:+.4f}, 95 % [{low:+.4f}, {high:+.4f}]"
-            )
+        splits = data(model.experiment.data, model.experiment.size)
+        limit = len(splits.test) if episodes is None else episodes
+        for split in Splits._fields[::-1]:
+            row, nats = evaluate(model, splits, split, limit)
+            results.append((run, row, nats))
+            value = f"{row['nats_per_dim']:.4f} ± {row['stderr']:.4f} nats/dim"
+            print(f"{run} {split:5} {value}, {row['episodes']} episodes")
+    (first, mine, values), *others = [result for result in results if result[1]["split"] == "test"]
+    exam = itemgetter("data", "task", "size", "shots")
+    for run, row, nats in others:
+        if exam(row["config"]) == exam(mine["config"]):
+            mean, low, high = paired_difference(nats, values)
+            print(f"{run} - {first}, paired: {mean:+.4f} nats/dim, 95 % [{low:+.4f}, {high:+.4f}]")
+        else:
+            print(f"{run} and {first} have different test episodes and are not compared.")
     if json is not None:
-        write_json(json, rows)
+        write_json(json, [row for _, row, _ in results])
 
 
 def sample_command(
@@ -187,17 +191,18 @@ def demo_command(
     """
     began, rows = time.monotonic(), []
     for task in ("inversion", "characters"):
+        experiments = {name: EXPERIMENTS[f"glyphs-{task}-{name}"] for name in MODELS}
+        base = experiments["attention"]
+        splits = DATA[base.data](base.size)
         models, runs = {}, {}
-        for name in MODELS:
-            experiment = EXPERIMENTS[f"glyphs-{task}-{name}"]
+        for name, experiment in experiments.items():
             runs[name] = out / experiment.name
             print(f"{experiment.name}: {experiment.steps} steps")
-            models[name] = train(experiment, runs[name])
-            splits = DATA[experiment.data](experiment.size)
+            models[name] = train(experiment, runs[name], splits)
             rows += [
-                evaluate(models[name], splits, split, len(splits.test))[0] for split in ("test", "train")
+                evaluate(models[name], splits, split, len(splits.test))[0] for split in Splits._fields[::-1]
             ]
-        exam = fixed_episodes(splits.test, task, experiment.shots, 64)
+        exam = fixed_episodes(splits.test, task, base.shots, 64)
         sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)))
         save_figure(sheet, out / f"{task}.png")
         save_figure(curves(runs), out / f"{task}-curves.png")
@@ -208,17 +213,23 @@ def demo_command(
     print(f"\n{time.monotonic() - began:.0f} s. Figures and results.json are in {out}.")
 
 # %% ../nbs/12_experiments.ipynb #18e4d412
-def save_figure(figure, path: Path):
-    "Write a figure whole or not at all."
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write(path, lambda part: figure.savefig(part, format="png", dpi=150))
+def save(path: Path, content: bytes):
+    "Write a file and say where it is."
+    write(path, content)
     print(path)
+
+
+def save_figure(figure: Figure, path: Path):
+    "Save a figure as PNG and close it."
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    plt.close(figure)
+    save(path, content.getvalue())
 
 
 def write_json(path: Path, rows: list[dict]):
-    "Write results whole or not at all."
-    write(path, lambda part: part.write_text(jsonlib.dumps(rows, indent=1) + "\n"))
-    print(path)
+    "Save results."
+    save(path, (jsonlib.dumps(rows, indent=1) + "\n").encode())
 
 # %% ../nbs/12_experiments.ipynb #6a87bcf5
 COMMANDS = {
@@ -276,6 +287,9 @@ def main() -> None:
     "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
     try:
         run_command(sys.argv[1:])
+    except torch.OutOfMemoryError:
+        print("fsgen: the GPU's memory is full; train with a smaller --batch.", file=sys.stderr)
+        sys.exit(2)
     except (InputError, OSError) as error:
         print(f"fsgen: {error}", file=sys.stderr)
         sys.exit(2)

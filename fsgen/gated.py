@@ -28,8 +28,8 @@ class GatedLayer(nn.Module):
         self,
         planes: int,  # channels of each stack
         skip: int,  # channels sent to the output head
-        summary: int = 0,  # size of the summary vector, 0 for none
-        lookup: int = 0,  # channels of the lookup map, 0 for none
+        summary_size: int = 0,  # of the summary vector, 0 for none
+        lookup_planes: int = 0,  # channels of the lookup map, 0 for none
         k: int = 3,  # kernel side, odd
     ):
         super().__init__()
@@ -38,15 +38,15 @@ class GatedLayer(nn.Module):
         self.across = nn.Conv2d(2 * planes, 2 * planes, 1)
         self.residual = nn.Conv2d(planes, planes, 1)
         self.skip = nn.Conv2d(planes, skip, 1)
-        self.summary = nn.Linear(summary, 4 * planes, bias=False) if summary else None
-        self.lookup = nn.Conv2d(lookup, 2 * planes, 1, bias=False) if lookup else None
+        self.summary = nn.Linear(summary_size, 4 * planes, bias=False) if summary_size else None
+        self.lookup = nn.Conv2d(lookup_planes, 2 * planes, 1, bias=False) if lookup_planes else None
 
     def forward(
         self,
         v: Tensor,  # vertical stack (b, planes, h, w)
         h: Tensor,  # horizontal stack (b, planes, h, w)
-        summary: Tensor | None = None,  # (b, summary)
-        lookup: Tensor | None = None,  # (b, lookup, h, w)
+        summary: Tensor | None = None,  # (b, summary_size)
+        lookup: Tensor | None = None,  # (b, lookup_planes, h, w)
     ) -> tuple[Tensor, Tensor, Tensor]:  # both stacks, and the skip (b, skip, h, w)
         rows = self.vertical(v)
         row = self.horizontal(h) + self.across(rows)
@@ -91,15 +91,16 @@ class PixelCNN(nn.Module):
         layers: int = 12,  # gated layers
         planes: int = 24,  # channels of each stack
         skip: int = 32,  # channels of the skips and of the penultimate features
-        summary: int = 0,  # size of the summary vector, 0 for none
-        lookup: int = 0,  # channels of the lookup map that the second half reads, 0 for none
+        summary_size: int = 0,  # of the summary vector, 0 for none
+        lookup_planes: int = 0,  # channels of the lookup map that the second half reads, 0 for none
     ):
         super().__init__()
         self.channels, self.levels, self.middle = channels, levels, layers // 2
         self.vertical = VerticalConv2d(channels, planes, 7, strict=True)
         self.horizontal = HorizontalConv2d(channels, planes, 7, strict=True)
         self.layers = nn.ModuleList(
-            GatedLayer(planes, skip, summary, lookup if i >= self.middle else 0) for i in range(layers)
+            GatedLayer(planes, skip, summary_size, lookup_planes if i >= self.middle else 0)
+            for i in range(layers)
         )
         self.heads = nn.ModuleList(ColourHead(skip, k, levels) for k in range(channels))
 
@@ -111,26 +112,26 @@ class PixelCNN(nn.Module):
     def features(
         self,
         x: Tensor,  # scaled images (b, c, h, w)
-        summary: Tensor | None = None,  # (b, summary)
-        lookup: Callable[[Tensor], Tensor] | None = None,  # (b, planes, h, w) -> (b, lookup, h, w)
+        summary: Tensor | None = None,  # (b, summary_size)
+        look_up: Callable[[Tensor], Tensor] | None = None,  # (b, planes, h, w) -> (b, lookup_planes, h, w)
     ) -> Tensor:  # (b, skip, h, w), each pixel from earlier pixels only
         "The sum of the layers' skips."
         x = x.contiguous(memory_format=torch.channels_last)
         v, h = self.vertical(x), self.horizontal(x)
-        total, looked_up = 0, None
+        total, lookup = 0, None
         for i, layer in enumerate(self.layers):
-            if lookup is not None and i == self.middle:
-                looked_up = lookup(h)
-            v, h, skip = layer(v, h, summary, looked_up)
+            if look_up is not None and i == self.middle:
+                lookup = look_up(h)
+            v, h, skip = layer(v, h, summary, lookup)
             total = total + skip
         return total
 
     def forward(
         self,
         x: Tensor,  # scaled images (b, c, h, w)
-        summary: Tensor | None = None,  # (b, summary)
-        lookup: Callable[[Tensor], Tensor] | None = None,  # see `features`
+        summary: Tensor | None = None,  # (b, summary_size)
+        look_up: Callable[[Tensor], Tensor] | None = None,  # see `features`
     ) -> Tensor:  # (b, levels, c, h, w)
         "Teacher-forced logits of every channel of every pixel."
-        skips = self.features(x, summary, lookup)
+        skips = self.features(x, summary, look_up)
         return torch.stack([head(skips, x) for head in self.heads], 2)

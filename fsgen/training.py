@@ -5,25 +5,28 @@
 # %% auto #0
 __all__ = ['MODELS', 'LOG_EVERY', 'Experiment', 'build', 'training_episodes', 'episode_nats', 'write', 'commit', 'default_device',
            'device_name', 'load', 'open_run', 'read_checkpoint', 'StopSignals', 'make_optimizer', 'update_average',
-           'Run', 'train', 'loop']
+           'Run', 'read_metrics', 'train', 'loop']
 
 # %% ../nbs/09_training.ipynb #face7563
+import contextlib
 import copy
+import io
 import json
 import math
 import os
 import platform
 import signal
 import subprocess
+import threading
 import time
 from dataclasses import asdict, dataclass, fields
 from inspect import signature
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TextIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from tqdm.auto import tqdm
 
@@ -42,15 +45,15 @@ MODELS: dict[str, type[FewShotModel]] = {
 
 @dataclass(frozen=True)
 class Experiment:
-    "All that decides a run. The defaults are the paper's Omniglot network."
+    "All that decides a run. Layers, planes and skip are by default those of the paper's Omniglot network."
 
     name: str = "custom"
     "what results call it"
-    data: Literal["glyphs", "omniglot", "omniglot-background"] = "glyphs"
+    data: Literal[*DATA] = "glyphs"
     "data set"
-    task: Literal["characters", "inversion"] = "characters"
+    task: Literal[*TASKS] = "characters"
     "how episodes are made"
-    model: Literal["conditional", "attention"] = "attention"
+    model: Literal[*MODELS] = "attention"
     "how the support set speaks"
     shots: int = 4
     "images in a support set"
@@ -62,8 +65,8 @@ class Experiment:
     "channels of each stack"
     skip: int = 32
     "channels of the skips and of the support encoder"
-    summary: int = 64
-    "size of f(s)"
+    summary_size: int = 64
+    "size of the summary f(s)"
     patch_planes: int = 32
     "attention: size of a key and of a value"
     stride: int = 2
@@ -104,7 +107,7 @@ class Experiment:
             "layers",
             "planes",
             "skip",
-            "summary",
+            "summary_size",
             "patch_planes",
             "steps",
             "batch",
@@ -114,6 +117,8 @@ class Experiment:
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
         for name in ("warmup", "validate", "seed"):
             check(getattr(self, name) >= 0, f"{name} must be at least 0, not {getattr(self, name)}.")
+        check(self.stride in (1, 2), f"stride must be 1 or 2 pixels, not {self.stride}.")
+        check(self.seed < 2**32, f"seed must be below 2**32, not {self.seed}.")
         check(0 <= self.ema < 1, f"ema must be at least 0 and below 1, not {self.ema}.")
 
 
@@ -125,7 +130,7 @@ def build(
     "The experiment's model, its weights drawn from the experiment's seed."
     cls = MODELS[experiment.model]
     options = {k: v for k, v in asdict(experiment).items() if k in signature(cls).parameters}
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
         return cls(shape, levels, **options).to(memory_format=torch.channels_last)
 
@@ -157,16 +162,20 @@ def episode_nats(
 # %% ../nbs/09_training.ipynb #4455d1a1
 def write(
     path: Path,
-    save,  # function of a path that writes the file
+    content: bytes,
 ) -> None:
-    "Write a file whole or not at all."
+    "Write a file, in a folder made if absent, whole or not at all; `InputError` if it can't be."
     part = path.with_name(path.name + ".part")
     try:
-        save(part)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(content)
         os.replace(part, path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
+    except BaseException as error:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        if isinstance(error, OSError):
+            raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise
 
 
 def commit() -> str:
@@ -227,15 +236,11 @@ def open_run(
     "Make the folder and its config.json, or check that they belong to this experiment."
     config = out / "config.json"
     if not config.exists():
-        try:
-            out.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(f"Run folder {out} can't be made: {error.strerror}.") from error
-        write(config, lambda part: part.write_text(json.dumps(asdict(experiment), indent=1)))
+        write(config, json.dumps(asdict(experiment), indent=1).encode())
         return
     try:
-        there = json.loads(config.read_text())
-    except (OSError, ValueError) as error:
+        there = dict(json.loads(config.read_text()))
+    except (OSError, ValueError, TypeError) as error:
         raise InputError(
             f"{config} can't be read ({error}); delete {out} or choose another folder."
         ) from error
@@ -263,8 +268,9 @@ class StopSignals:
     "While open, SIGINT and SIGTERM set `stop` rather than break into a step; a second one breaks in."
 
     def __enter__(self):
-        self.stop = False
-        self.before = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
+        self.stop, self.before = False, {}
+        if threading.current_thread() is threading.main_thread():  # no other may set handlers
+            self.before = {s: signal.signal(s, self.note) for s in (signal.SIGINT, signal.SIGTERM)}
         return self
 
     def note(self, *_):
@@ -327,16 +333,20 @@ class Run:
             "model": self.model, "average": self.average,
             "optimizer": self.optimizer, "schedule": self.schedule,
         }  # fmt: skip
-        state = read_checkpoint(out / "checkpoint.pt")
-        if state is not None:
-            try:
-                for name, part in self.parts.items():
-                    part.load_state_dict(state[name])
-                self.step, self.seconds = state["step"], state["seconds"]
-            except (KeyError, RuntimeError, ValueError) as error:
-                raise InputError(
-                    f"{out / 'checkpoint.pt'} does not fit this experiment; choose another folder with --out."
-                ) from error
+
+    def resume(self):
+        "Go on from the folder's checkpoint, if there is one."
+        state = read_checkpoint(self.out / "checkpoint.pt")
+        if state is None:
+            return
+        try:
+            for name, part in self.parts.items():
+                part.load_state_dict(state[name])
+            self.step, self.seconds = state["step"], state["seconds"]
+        except Exception as error:  # whatever a foreign file makes load_state_dict raise
+            raise InputError(
+                f"{self.out}/checkpoint.pt does not fit this experiment; choose another folder with --out."
+            ) from error
 
     def save(self):
         "Weights for use, and the checkpoint to go on from."
@@ -347,29 +357,43 @@ class Run:
             "commit": self.commit, "device": device_name(self.device),
         }  # fmt: skip
         weights = {name: value.contiguous() for name, value in self.average.state_dict().items()}
-        metadata = {"fsgen": json.dumps(facts)}
-        write(self.out / "weights.safetensors", lambda part: save_file(weights, part, metadata))
+        write(self.out / "weights.safetensors", save(weights, {"fsgen": json.dumps(facts)}))
         state = {name: part.state_dict() for name, part in self.parts.items()}
         state |= {"step": self.step, "seconds": self.seconds}
-        write(self.out / "checkpoint.pt", lambda part: torch.save(state, part))
+        content = io.BytesIO()
+        torch.save(state, content)
+        write(self.out / "checkpoint.pt", content.getvalue())
 
-    def take_step(self, episode: Episode) -> Tensor:
-        "One optimizer step; returns the loss, nats/dim."
+    def take_step(self, episode: Episode) -> Tensor:  # (2,)
+        "One optimizer step; returns the loss, nats/dim, and the norm of its gradient before clipping."
         bf16 = self.experiment.precision == "bf16"
         with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
             nats = self.model(episode.target, episode.support)
         loss = nats.mean() / math.prod(self.model.shape)
         self.optimizer.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.clip)
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.clip)
         self.optimizer.step()
         self.schedule.step()
         update_average(self.average, self.model, self.experiment.ema, self.step)
         self.step += 1
-        return loss.detach()
+        return torch.stack([loss.detach(), norm])
 
 # %% ../nbs/09_training.ipynb #9fd2ac8f
 LOG_EVERY = 10  # steps
+
+
+def read_metrics(
+    run: Path | str,  # run folder
+) -> list[dict]:
+    "The lines of a run's metrics.jsonl, up to one that was cut short by a kill; none if there is no file."
+    path, lines = Path(run) / "metrics.jsonl", []
+    for line in path.read_text().splitlines() if path.exists() else []:
+        try:
+            lines.append(json.loads(line))
+        except ValueError:
+            break
+    return lines
 
 
 def train(
@@ -378,59 +402,58 @@ def train(
     splits: Splits | None = None,  # the experiment's data if None
 ) -> FewShotModel:
     "Train to `experiment.steps`, with checkpoints; returns the model as `load(out)` does."
-    out = Path(out)
+    out, device = Path(out), default_device()
     splits = DATA[experiment.data](experiment.size) if splits is None else splits
-    device = default_device()
     data = splits.train.to(device)
-    TASKS[experiment.task](data, torch.zeros(1, dtype=torch.int64, device=device), experiment.shots,
-                           torch.Generator(device))  # refuse a task the data can't serve  # fmt: skip
-    open_run(out, experiment)
+    for part in (data, splits.test):  # refuse what the data can't serve before a folder is made
+        fixed_episodes(part, experiment.task, experiment.shots, 1)
     run = Run(experiment, data, out)
-    metrics = out / "metrics.jsonl"
-    lines = metrics.read_text().splitlines(keepends=True) if metrics.exists() else []
-    lines = [line for line in lines if json.loads(line)["step"] <= run.step]
-    write(metrics, lambda part: part.write_text("".join(lines)))
+    open_run(out, experiment)
+    run.resume()
+    kept = [line for line in read_metrics(out) if line["step"] <= run.step]
+    write(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
     if run.step < experiment.steps:
-        with metrics.open("a") as log, StopSignals() as signals:
+        with (out / "metrics.jsonl").open("a") as log, StopSignals() as signals:
             loop(run, data, splits.test, log, signals)
     return load(out, device)
 
-
-def loop(run, data, test, log, signals):
+# %% ../nbs/09_training.ipynb #dd153c3f
+def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a loss that is not finite."
-    experiment = run.experiment
-    exam = None
+    experiment, exam = run.experiment, None
     if experiment.validate:
         exam = fixed_episodes(test, experiment.task, experiment.shots, experiment.validate)
     before, began = run.seconds, time.monotonic()
-    last, losses = (run.step, run.seconds), torch.zeros((), device=run.device)
-    bar = tqdm(initial=run.step, total=experiment.steps, unit="images", unit_scale=experiment.batch)
-    while run.step < experiment.steps:
-        losses += run.take_step(training_episodes(data, experiment, run.step))
-        bar.update()
-        due = run.step % experiment.checkpoint_every == 0 or run.step == experiment.steps or signals.stop
-        if due or run.step % LOG_EVERY == 0:
-            loss = losses.item() / (run.step - last[0])
-            if not math.isfinite(loss):
-                raise InputError(
-                    f"The loss was not finite by step {run.step}; the last checkpoint in {run.out} is kept. "
-                    "Train again in another folder with a lower learning_rate or clip."
+    last, sums = (run.step, run.seconds), torch.zeros(2, device=run.device)
+    with tqdm(initial=run.step, total=experiment.steps, unit="images", unit_scale=experiment.batch) as bar:
+        while run.step < experiment.steps:
+            sums += run.take_step(training_episodes(data, experiment, run.step))
+            bar.update()
+            last_step = run.step == experiment.steps
+            due = run.step % experiment.checkpoint_every == 0 or last_step or signals.stop
+            if due or run.step % LOG_EVERY == 0:
+                loss, norm = (sums / (run.step - last[0])).tolist()
+                check(
+                    math.isfinite(loss) and math.isfinite(norm),
+                    f"The loss or its gradient was not finite by step {run.step}; "
+                    f"what {run.out} saved before is kept. "
+                    "Train again in another folder with a lower learning_rate or clip.",
                 )
-            run.seconds = before + time.monotonic() - began
-            images = (run.step - last[0]) * experiment.batch
-            line = {
-                "step": run.step, "loss": loss, "seconds": run.seconds,
-                "images_per_second": images / (run.seconds - last[1]),
-            }  # fmt: skip
-            if due and exam is not None:
-                line["test"] = episode_nats(run.average, exam).mean().item()
-            log.write(json.dumps(line) + "\n")
-            log.flush()
-            bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-            last, losses = (run.step, run.seconds), torch.zeros_like(losses)
-        if due:
-            run.save()
-        if signals.stop and run.step < experiment.steps:
-            bar.close()
-            raise KeyboardInterrupt(f"Stopped at step {run.step} of {experiment.steps}, saved in {run.out}.")
-    bar.close()
+                run.seconds = before + time.monotonic() - began
+                speed = (run.step - last[0]) * experiment.batch / (run.seconds - last[1])
+                line = {
+                    "step": run.step, "loss": loss, "gradient_norm": norm,
+                    "images_per_second": speed, "seconds": run.seconds,
+                }  # fmt: skip
+                if due and exam is not None:
+                    line["test"] = episode_nats(run.average, exam, experiment.batch).mean().item()
+                log.write(json.dumps(line) + "\n")
+                log.flush()
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                last, sums = (run.step, run.seconds), torch.zeros_like(sums)
+            if due:
+                run.save()
+            if signals.stop and not last_step:
+                break
+    if run.step < experiment.steps:
+        raise KeyboardInterrupt(f"Stopped at step {run.step} of {experiment.steps}, saved in {run.out}.")

@@ -5,17 +5,22 @@ from pathlib import Path
 
 import pytest
 
+from fsgen.datasets import OMNIGLOT_PARTS, data_folder, find_omniglot
+from fsgen.likelihood import InputError
+
 
 @pytest.fixture(scope="session")
 def omniglot_root():
-    "The folder FSGEN_DATA, if Omniglot is in it; else skip, or fail if FSGEN_REQUIRE_DATA=1."
-    root = os.environ.get("FSGEN_DATA")
-    if root and any(Path(root).glob("omniglot*")):
-        return Path(root)
-    reason = f"needs the real Omniglot, which FSGEN_DATA={root or ''} does not have"
-    if os.environ.get("FSGEN_REQUIRE_DATA") == "1":
-        pytest.fail(reason)
-    pytest.skip(reason)
+    "The data folder, if Omniglot is in it; else skip, or fail if FSGEN_REQUIRE_DATA=1."
+    root = data_folder()
+    try:
+        for part in OMNIGLOT_PARTS:
+            find_omniglot(part, root)
+    except InputError as error:
+        if os.environ.get("FSGEN_REQUIRE_DATA") == "1":
+            pytest.fail(str(error))
+        pytest.skip(str(error))
+    return root
 
 
 @pytest.fixture(scope="session")

@@ -1,16 +1,20 @@
 "The command line as its users meet it: runs that end, runs that are killed, and mistakes."
 
+import io
 import json
 import signal
 import subprocess
 import time
+import zipfile
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from safetensors.torch import load_file
 
 from fsgen import experiments
-from fsgen.evaluation import read_metrics
+from fsgen.datasets import OMNIGLOT_PARTS, download_omniglot
+from fsgen.training import read_metrics
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
 NAME = "glyphs-inversion-attention"
@@ -47,9 +51,9 @@ def refused(fsgen):
 
 @pytest.fixture(scope="session")
 def tiny_run(run_cli, tmp_path_factory):
-    "A finished run of 60 steps, made by the installed command, never interrupted."
+    "A finished run of 200 steps, made by the installed command, never interrupted."
     out = tmp_path_factory.mktemp("runs") / "tiny"
-    done = run_cli("train", NAME, *TINY, "--steps", 60, "--checkpoint-every", 5, "--out", out)
+    done = run_cli("train", NAME, *TINY, "--steps", 200, "--checkpoint-every", 5, "--out", out)
     assert done.returncode == 0, done.stderr
     return out
 
@@ -63,22 +67,24 @@ def test_help(fsgen):
 
 
 def test_killed_run_resumes_to_the_same_bits(command, run_cli, tiny_run, tmp_path):
-    line = ["train", NAME, *TINY, "--steps", "60", "--checkpoint-every", "5", "--out", tmp_path / "killed"]
+    line = ["train", NAME, *TINY, "--steps", "200", "--checkpoint-every", "5", "--out", tmp_path / "killed"]
     process = subprocess.Popen([*command, *line], stderr=subprocess.DEVNULL)
-    metrics = tmp_path / "killed/metrics.jsonl"
-    while process.poll() is None and not (metrics.exists() and len(metrics.read_text().splitlines()) >= 4):
+    while process.poll() is None and len(read_metrics(tmp_path / "killed")) < 4:
         time.sleep(0.01)
     assert process.poll() is None, "the run ended before it could be killed"
     process.kill()
     process.wait()
-    assert read_metrics(tmp_path / "killed")[-1]["step"] < 60
+    before = read_metrics(tmp_path / "killed")
+    assert before[-1]["step"] < 200
 
     done = run_cli(*line)
     assert done.returncode == 0, done.stderr
     whole, resumed = (load_file(run / "weights.safetensors") for run in (tiny_run, tmp_path / "killed"))
     assert all(whole[name].equal(resumed[name]) for name in whole)
-    steps = [entry["step"] for entry in read_metrics(tmp_path / "killed")]
-    assert steps == sorted(set(steps)) and steps[-1] == 60
+    after = read_metrics(tmp_path / "killed")
+    assert after[:3] == before[:3]  # wall times too: those steps were not taken again
+    steps = [line["step"] for line in after]
+    assert steps == sorted(set(steps)) and steps[-1] == 200
 
 
 def test_interrupted_run_says_how_to_go_on(command, tmp_path):
@@ -99,10 +105,10 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
     results = tmp_path / "results.json"
     code, out, error = fsgen("evaluate", tiny_run, tiny_run, "--episodes", 40, "--json", results)
     assert code == 0, error
-    assert "paired: +0.0000, 95 % [+0.0000, +0.0000]" in out
+    assert "paired: +0.0000 nats/dim, 95 % [+0.0000, +0.0000]" in out
     rows = json.loads(results.read_text())
     assert [row["split"] for row in rows] == ["test", "train"] * 2
-    assert rows[0]["experiment"] == NAME and rows[0]["episodes"] == 40 and rows[0]["steps"] == 60
+    assert rows[0]["experiment"] == NAME and rows[0]["episodes"] == 40 and rows[0]["steps"] == 200
     assert 0 < rows[0]["stderr"] < rows[0]["nats_per_dim"] < 0.7
 
     code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
@@ -156,7 +162,8 @@ def test_unknown_names(refused):
         (["--learning-rate", -1], "learning_rate must be above 0"),
         (["--shots", 2], "one support image"),
         (["--size", 4], "8 to 64 pixels"),
-        (["--stride", 3], "1 or 2 pixels apart"),
+        (["--stride", 3], "stride must be 1 or 2"),
+        (["--seed", 10**11], "seed must be below"),
     ],
 )
 def test_fields_out_of_range(refused, tmp_path, flags, reason):
@@ -170,20 +177,53 @@ def test_too_few_images(refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("content, reason", [(None, "is not in"), (b"PK\3\4 cut short", "not a whole zip")])
-def test_omniglot_missing_or_broken(refused, monkeypatch, tmp_path, content, reason):
+def test_loss_that_is_not_finite(fsgen, tmp_path):
+    line = ["train", NAME, *TINY, "--learning-rate", 1e30, "--warmup", 0, "--out", tmp_path / "run"]
+    code, _, error = fsgen(*line)
+    assert code == 2 and "Traceback" not in error
+    *progress, sentence = error.splitlines()
+    assert sentence.startswith("fsgen: ") and "not finite" in sentence
+    assert not (tmp_path / "run/checkpoint.pt").exists()
+
+
+def zipped(name):
+    "The bytes of a zip with one file."
+    content = io.BytesIO()
+    with zipfile.ZipFile(content, "w") as archive:
+        archive.writestr(name, b"hello")
+    return content.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (None, "is not in"),
+        (b"PK\3\4 cut short", "not a whole zip"),
+        (zipped("another/file.txt"), "0 drawings of 0 characters"),
+        (zipped("images_background/Latin/character01/0001_01.png"), "not a readable image"),
+    ],
+)
+def test_omniglot_missing_or_wrong(refused, monkeypatch, tmp_path, content, reason):
     monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
     if content is not None:
-        for part in ("images_background", "images_evaluation"):
+        for part in OMNIGLOT_PARTS:
             (tmp_path / f"{part}.zip").write_bytes(content)
     assert reason in refused("train", "characters-4shot-attention", "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
 
 
+def test_download_that_fails(refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
+    nowhere = partial(download_omniglot, url="http://127.0.0.1:9")
+    monkeypatch.setattr(experiments, "download_omniglot", nowhere)
+    assert "could not be fetched" in refused("data", "--download", "omniglot")
+    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+
+
 def test_run_folder_of_another_experiment(refused, tiny_run):
     before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
-    error = refused("train", NAME, *TINY, "--steps", 61, "--checkpoint-every", 5, "--out", tiny_run)
-    assert "steps=60" in error and "--out" in error
+    error = refused("train", NAME, *TINY, "--steps", 201, "--checkpoint-every", 5, "--out", tiny_run)
+    assert "steps=200" in error and "--out" in error
     assert {path.name: path.read_bytes() for path in tiny_run.iterdir()} == before
 
 
@@ -194,16 +234,25 @@ def test_broken_files(refused, tiny_run, tmp_path):
         (run / path.name).write_bytes(path.read_bytes()[:-100])
     (run / "config.json").write_bytes((tiny_run / "config.json").read_bytes())
     (run / "metrics.jsonl").write_bytes((tiny_run / "metrics.jsonl").read_bytes())
-    line = ["train", NAME, *TINY, "--steps", 60, "--checkpoint-every", 5, "--out", run]
+    line = ["train", NAME, *TINY, "--steps", 200, "--checkpoint-every", 5, "--out", run]
     assert "checkpoint.pt is broken" in refused(*line)
     assert "weights.safetensors is broken" in refused("evaluate", run)
     assert "weights.safetensors is broken" in refused("sample", run)
     assert "is not there" in refused("evaluate", tmp_path)
 
+    larger = ["train", NAME, *TINY, "--planes", 12, "--out", run]
+    (run / "config.json").unlink()
+    (run / "checkpoint.pt").write_bytes((tiny_run / "checkpoint.pt").read_bytes())
+    assert "does not fit" in refused(*larger)
+
 
 def test_unwritable_places(refused, tiny_run, tmp_path):
     (tmp_path / "file").touch()
-    assert "can't be made" in refused("train", NAME, *TINY, "--out", tmp_path / "file/run")
+    assert "config.json could not be written" in refused("train", NAME, *TINY, "--out", tmp_path / "file/run")
     error = refused("evaluate", tiny_run, "--episodes", 2, "--json", tmp_path / "file/results.json")
     assert "results.json could not be written" in error
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+
+    (tmp_path / "run/checkpoint.pt.part").mkdir(parents=True)  # stands in the way, for root too
+    line = ["train", NAME, *TINY, "--steps", 3, "--out", tmp_path / "run"]
+    assert "checkpoint.pt could not be written" in refused(*line)

@@ -1,0 +1,45 @@
+"The recorded results: complete, and within the bars that the project set itself."
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+FILES = sorted(ROOT.glob("data/results/*.json"))
+ROWS = [row for file in FILES for row in json.loads(file.read_text())]
+KEYS = {
+    "experiment", "model", "task", "data", "shots", "split", "nats_per_dim", "stderr", "episodes",
+    "parameters", "steps", "seconds", "seed", "commit", "device", "config",
+}  # fmt: skip
+
+
+def result(experiment):
+    "The test row of an experiment."
+    (row,) = (row for row in ROWS if row["experiment"] == experiment and row["split"] == "test")
+    return row
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
+def test_rows_are_complete(file):
+    for row in json.loads(file.read_text()):
+        assert set(row) == KEYS
+        assert re.fullmatch(r"[0-9a-f]{7,40}", row["commit"]), "made by code that was not committed"
+
+
+def test_attention_flips():
+    attention, conditional = (result(f"glyphs-inversion-{model}") for model in ("attention", "conditional"))
+    assert attention["nats_per_dim"] <= 0.3 * conditional["nats_per_dim"]
+
+
+def test_omniglot_in_half_an_hour():
+    row = result("characters-4shot-attention")
+    assert row["nats_per_dim"] < 0.076 and row["seconds"] <= 30 * 60 and row["episodes"] == 2880
+
+
+def test_readme_links_exist():
+    text = (ROOT / "README.md").read_text()
+    links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
+    assert links
+    assert all((ROOT / link).exists() for link in links), links

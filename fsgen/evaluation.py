@@ -151,10 +151,9 @@ def attention_path(
         top.add_patch(plt.Rectangle((j - 0.5, row - 0.5), 1, 1, color="tab:red"))
         shot = int(maps[0, row, j].sum((1, 2)).argmax())  # the support image that is read most
         draw(bottom, episodes.support[0, shot], model.levels)
+        bottom.images[0].set_alpha(0.25)  # so that the attention is seen on ink, too
         look = maps[0, row, j, shot].numpy()
-        bottom.imshow(
-            look, cmap="Reds", alpha=(look / look.max()).clip(0, 0.85), extent=(-0.5, w - 0.5, h - 0.5, -0.5)
-        )
+        bottom.imshow(look, cmap="Reds", alpha=look / look.max(), extent=(-0.5, w - 0.5, h - 0.5, -0.5))
     ax = right.subplots()
     columns = maps.sum((3, 4)).mean((0, 1)).numpy()  # (w written, K read)
     ax.imshow(columns, cmap="Reds", aspect="auto", extent=(-0.5, w - 0.5, w - 0.5, -0.5))

@@ -29,7 +29,7 @@ from matplotlib.figure import Figure
 
 from .attention import AttentionPixelCNN
 from .datasets import DATA, OMNIGLOT_PARTS, data_folder, download_omniglot, find_omniglot
-from .episodes import Episode, Splits, fixed_episodes
+from .episodes import Episode, fixed_episodes
 from fsgen.evaluation import (
     attention_path,
     curves,
@@ -56,8 +56,8 @@ def _named(name, base, **options):
 
 
 EXPERIMENTS: dict[str, Experiment] = {
-    **_named("glyphs-inversion", GLYPHS, task="inversion", shots=1, steps=600),
-    **_named("glyphs-characters", GLYPHS, task="characters", shots=4, stride=2, steps=400),
+    **_named("glyphs-inversion", GLYPHS, task="inversion", shots=1, steps=400),
+    **_named("glyphs-characters", GLYPHS, task="characters", shots=4, stride=2, steps=600),
     **{
         name: experiment
         for shots in (1, 2, 4, 8)
@@ -116,7 +116,7 @@ def evaluate_command(
         model = load(run, default_device())
         splits = data(model.experiment.data, model.experiment.size)
         limit = len(splits.test) if episodes is None else episodes
-        for split in Splits._fields[::-1]:
+        for split in ("test", "train"):
             row, nats = evaluate(model, splits, split, limit)
             results.append((run, row, nats))
             value = f"{row['nats_per_dim']:.4f} ± {row['stderr']:.4f} nats/dim"
@@ -199,9 +199,8 @@ def demo_command(
             runs[name] = out / experiment.name
             print(f"{experiment.name}: {experiment.steps} steps")
             models[name] = train(experiment, runs[name], splits)
-            rows += [
-                evaluate(models[name], splits, split, len(splits.test))[0] for split in Splits._fields[::-1]
-            ]
+            for split in ("test", "train"):
+                rows.append(evaluate(models[name], splits, split, len(splits.test))[0])
         exam = fixed_episodes(splits.test, task, base.shots, 64)
         sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)))
         save_figure(sheet, out / f"{task}.png")
@@ -294,5 +293,5 @@ def main() -> None:
         print(f"fsgen: {error}", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt as stop:
-        print(f"fsgen: {stop} Run the same command to go on.".replace(":  ", ": "), file=sys.stderr)
+        print(f"fsgen: {stop or 'Stopped.'} Run the same command to go on.", file=sys.stderr)
         sys.exit(130)

@@ -101,17 +101,7 @@ class Experiment:
             value, choices = getattr(self, field.name), getattr(field.type, "__args__", None)
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}.")
-        for name in (
-            "shots",
-            "size",
-            "layers",
-            "planes",
-            "skip",
-            "summary_size",
-            "patch_planes",
-            "steps",
-            "batch",
-        ):
+        for name in "shots size layers planes skip summary_size patch_planes steps batch".split():
             check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("learning_rate", "clip", "checkpoint_every"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")

@@ -43,8 +43,9 @@ def refused(fsgen):
     def run(*args):
         code, _, error = fsgen(*args)
         assert code == 2, error
-        assert error.startswith("fsgen: ") and error.count("\n") == 1, error
-        return error
+        (sentence,) = (line for line in error.splitlines() if line and "images/s" not in line)
+        assert sentence.startswith("fsgen: "), error
+        return sentence
 
     return run
 
@@ -177,12 +178,9 @@ def test_too_few_images(refused, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_loss_that_is_not_finite(fsgen, tmp_path):
+def test_loss_that_is_not_finite(refused, tmp_path):
     line = ["train", NAME, *TINY, "--learning-rate", 1e30, "--warmup", 0, "--out", tmp_path / "run"]
-    code, _, error = fsgen(*line)
-    assert code == 2 and "Traceback" not in error
-    *progress, sentence = error.splitlines()
-    assert sentence.startswith("fsgen: ") and "not finite" in sentence
+    assert "not finite" in refused(*line)
     assert not (tmp_path / "run/checkpoint.pt").exists()
 
 

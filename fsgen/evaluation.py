@@ -164,7 +164,7 @@ def attention_path(
 # %% ../nbs/11_evaluation.ipynb #c94271e3
 def curves(
     runs: dict[str, Path],  # run folder by the name to print
-    smooth: int = 10,  # log lines averaged for the training loss
+    smooth: int = 4,  # log lines averaged for the training loss
 ) -> Figure:
     "Training loss (thin) and test nats/dim (dots) against training images."
     figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")

@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from functools import cache, partial, wraps
+from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
 from typing import Literal
@@ -258,10 +259,11 @@ def parse(f, args: list[str], prog: str) -> Callable[[], None]:
     except SystemExit as stop:
         if not stop.code:  # --help
             raise
-        # tyro frames its message and adds help under a rule: keep the message
-        lines = [line.strip("│ ") for line in errors.getvalue().splitlines()[1:]]
-        rule = next((k for k, line in enumerate(lines) if line.startswith(("─", "╰"))), len(lines))
-        raise InputError(f"{' '.join(lines[:rule])} See {prog} --help.") from stop
+        # tyro frames its message, in ASCII where it must, and adds help under a rule: keep the message
+        lines = [line.strip("│| ") for line in errors.getvalue().splitlines()[1:]]
+        parts = groupby(lines, lambda line: line.startswith(("─", "╰", "---", "+-")))
+        message = next(" ".join(text) for is_rule, text in parts if not is_rule)
+        raise InputError(f"{message.rstrip('.')}; see {prog} --help.") from stop
 
 
 def run_command(args: list[str]) -> None:

@@ -20,6 +20,7 @@ import subprocess
 import threading
 import time
 from dataclasses import asdict, dataclass, fields
+from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Literal, TextIO
@@ -169,16 +170,15 @@ def write(
 
 
 def commit() -> str:
-    "The git commit of this code, with -dirty if changed since; 'unknown' outside a checkout."
-    git = ["git", "-C", str(Path(__file__).parent)] if "__file__" in globals() else ["git"]
+    "The git commit of this package, with -dirty if its files have changed since; 'unknown' elsewhere."
+    folder = Path(__file__).parent if "__file__" in globals() else Path()
+    git = partial(subprocess.run, cwd=folder, capture_output=True, text=True, check=True)
     try:
-        out = subprocess.run(
-            [*git, "describe", "--always", "--dirty", "--abbrev=12", "--exclude=*"],
-            capture_output=True, text=True, check=True,
-        )  # fmt: skip
-        return out.stdout.strip()
+        head = git(["git", "rev-parse", "--short=12", "HEAD"]).stdout.strip()
+        changed = git(["git", "status", "--porcelain", "."]).stdout
     except (OSError, subprocess.CalledProcessError):
         return "unknown"
+    return head + "-dirty" * bool(changed)
 
 
 def default_device() -> torch.device:
@@ -190,7 +190,8 @@ def device_name(device: torch.device) -> str:
     "What a result says about the hardware: the GPU's name, or the processor and the threads used."
     if device.type == "cuda":
         return torch.cuda.get_device_name(device)
-    return f"{platform.machine()} CPU, {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
 
 def load(

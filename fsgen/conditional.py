@@ -41,20 +41,26 @@ class FewShotModel(nn.Module):
         raise NotImplementedError
 
     def logits(self, images: Tensor, context: NamedTuple) -> Tensor:
-        "Teacher-forced logits (b, levels, c, h, w) of images (b, c, h, w)."
+        "Teacher-forced logits (b*n, levels, c, h, w) of images (b*n, c, h, w), n in a row for each task."
         raise NotImplementedError
 
     def nll(self, images: Tensor, support: Tensor) -> Tensor:
-        "Nats (b,) of images (b, c, h, w), each given its support (b, s, c, h, w)."
-        check(
-            len(images) == len(support),
-            f"Every image needs a support set; got {len(images)} images and {len(support)} support sets.",
-        )
+        "Nats (b*n,) of images (b*n, c, h, w), n in a row for each support set of (b, s, c, h, w)."
         return nll(self.logits(images, self.context(support)), images)
 
     def forward(self, images: Tensor, support: Tensor) -> Tensor:
         "`nll`, so that wrappers of modules reach it."
         return self.nll(images, support)
+
+    def repeats(self, images: Tensor, context: NamedTuple) -> int:
+        "The number of images for each task of the context."
+        n, rest = divmod(len(images), len(context[0]))
+        check(
+            n > 0 and rest == 0,
+            f"Every support set needs the same number of images; "
+            f"got {len(images)} images and {len(context[0])} support sets.",
+        )
+        return n
 
     def check_images(self, images: Tensor, what: str, dims: int):
         "Raise `InputError` unless `images` are integer levels of this model's shape."
@@ -132,4 +138,5 @@ class ConditionalPixelCNN(FewShotModel):
 
     def logits(self, images: Tensor, context: Summary) -> Tensor:
         self.check_images(images, "The images", 4)
-        return self.body(self.body.scale(images), context.summary)
+        summary = context.summary.repeat_interleave(self.repeats(images, context), 0)
+        return self.body(self.body.scale(images), summary)

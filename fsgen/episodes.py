@@ -29,7 +29,7 @@ class Episode(NamedTuple):
     "A batch of few-shot tasks."
 
     support: Tensor  # (b, s, c, h, w) uint8
-    target: Tensor  # (b, c, h, w) uint8
+    target: Tensor  # (b*n, c, h, w) uint8, n in a row for each support set; n is 1 in tests
 
 # %% ../nbs/03_episodes.ipynb #4d5b98da
 @dataclass(frozen=True)
@@ -97,12 +97,13 @@ def characters(
     targets: Tensor,  # (b,) indices of the targets
     shots: int,  # images in the support set
     generator: torch.Generator,  # on the data's device
+    each: int = 1,  # targets for each support set: the given one and others of its class
 ) -> Episode:
-    "Supports are `shots` different images of the target's class, the target not among them."
+    "Supports are `shots` different images of the target's class, no target among them."
     smallest, name, largest = data.extremes
     check(
-        0 < shots < smallest,
-        f"{shots} shots and a target need {shots + 1} images of every class, "
+        0 < shots <= smallest - each,
+        f"{shots} shots and {each} target{'s' * (each > 1)} need {shots + each} images of every class, "
         f"and shots >= 1; class {name!r} has {smallest}.",
     )
     label = data.labels[targets]
@@ -110,8 +111,10 @@ def characters(
     member = first + torch.arange(largest, device=targets.device)  # (b, largest)
     keys = torch.rand(member.shape, generator=generator, device=targets.device)
     keys[(member >= first + data.sizes[label][:, None]) | (member == targets[:, None])] = -1
-    chosen = first + keys.topk(shots, 1).indices  # (b, s)
-    return Episode(data.images[chosen], data.images[targets])
+    chosen = first + keys.topk(shots + each - 1, 1).indices
+    supports, others = chosen.split([shots, each - 1], 1)
+    targets = torch.cat([targets[:, None], others], 1).flatten()
+    return Episode(data.images[supports], data.images[targets])
 
 
 def inversion(
@@ -119,14 +122,18 @@ def inversion(
     targets: Tensor,  # (b,) indices of the targets
     shots: int,  # must be 1
     generator: torch.Generator,  # not used: nothing is random
+    each: int = 1,  # must be 1
 ) -> Episode:
     "The support is the mirrored target (paper, section 4.1)."
-    check(shots == 1, f"Inversion has one support image, the mirrored target; asked for {shots} shots.")
+    check(
+        shots == each == 1,
+        f"Inversion has one support image, the mirrored target; asked for {shots} shots and {each} targets.",
+    )
     target = data.images[targets]
     return Episode(target.flip(-1)[:, None], target)
 
 
-TASKS: dict[str, Callable[[ImageSet, Tensor, int, torch.Generator], Episode]] = {
+TASKS: dict[str, Callable[..., Episode]] = {
     "characters": characters,
     "inversion": inversion,
 }
@@ -146,7 +153,7 @@ def fixed_episodes(
 
 # %% ../nbs/03_episodes.ipynb #3a25bcb2
 TEST_SCRIPTS = ("GEORGIAN", "ARMENIAN", "LAO")
-MIN_FACES = 5
+MIN_FACES = 8
 
 
 def render(

@@ -36,7 +36,7 @@ def evaluate(
     check(episodes is None or episodes > 1, f"A standard error needs at least 2 episodes, not {episodes}.")
     experiment, facts = model.experiment, model.facts
     exam = fixed_episodes(getattr(splits, split), experiment.task, experiment.shots, episodes)
-    nats = episode_nats(model, exam, experiment.batch)
+    nats = episode_nats(model, exam, experiment.batch * experiment.targets)
     row = {
         "experiment": experiment.name,
         "model": experiment.model,
@@ -168,9 +168,10 @@ def curves(
     "Training loss (thin) and test nats/dim (dots) against training images."
     figure, ax = plt.subplots(figsize=(5, 3), layout="constrained")
     for name, run in runs.items():
-        batch = json.loads((Path(run) / "config.json").read_text())["batch"]
+        config = json.loads((Path(run) / "config.json").read_text())
+        images = config["batch"] * config["targets"]
         lines = read_metrics(run)
-        seen = torch.tensor([line["step"] * batch for line in lines])
+        seen = torch.tensor([line["step"] * images for line in lines])
         loss = torch.tensor([line["loss"] for line in lines])
         n = len(loss) // smooth * smooth
         (drawn,) = ax.plot(
@@ -179,7 +180,7 @@ def curves(
             lw=0.8,
             label=f"{name}, training",
         )
-        test = [(line["step"] * batch, line["test"]) for line in lines if "test" in line]
+        test = [(line["step"] * images, line["test"]) for line in lines if "test" in line]
         if test:
             ax.plot(*zip(*test, strict=True), "o", ms=3, color=drawn.get_color(), label=f"{name}, test")
     ax.set_xlabel("training images")

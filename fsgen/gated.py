@@ -105,7 +105,7 @@ class PixelCNN(nn.Module):
         self.heads = nn.ModuleList(ColourHead(skip, k, levels) for k in range(channels))
 
     def scale(self, images: Tensor) -> Tensor:
-        "Integer levels (b, c, h, w) -> floats in [-1, 1]."
+        "Integer levels (..., c, h, w) -> floats in [-1, 1]."
         dtype = self.vertical.weight.dtype
         return images.to(dtype) * (2 / (self.levels - 1)) - 1
 
@@ -116,7 +116,6 @@ class PixelCNN(nn.Module):
         look_up: Callable[[Tensor], Tensor] | None = None,  # (b, planes, h, w) -> (b, lookup_planes, h, w)
     ) -> Tensor:  # (b, skip, h, w), each pixel from earlier pixels only
         "The sum of the layers' skips."
-        x = x.contiguous(memory_format=torch.channels_last)
         v, h = self.vertical(x), self.horizontal(x)
         total, lookup = 0, None
         for i, layer in enumerate(self.layers):

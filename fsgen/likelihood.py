@@ -33,7 +33,8 @@ def nll(
     images: Tensor,  # (b, c, h, w), integers in 0..levels-1
 ) -> Tensor:  # (b,) nats an image
     "Negative log-likelihood of each image, the chain rule's sum over its pixels (paper, eq. 1)."
-    return F.cross_entropy(logits.float(), images.long(), reduction="none").flatten(1).sum(1)
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))  # bf16 would round the sum
+    return F.cross_entropy(logits, images.long(), reduction="none").flatten(1).sum(1)
 
 
 def nats_per_dim(

@@ -32,15 +32,19 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from .attention import AttentionPixelCNN
+from .attentive_meta import AttentiveMetaPixelCNN
 from .conditional import ConditionalPixelCNN, FewShotModel
 from .datasets import DATA
 from .episodes import TASKS, Episode, ImageSet, Splits, fixed_episodes
 from .likelihood import InputError, check
+from .meta import MetaPixelCNN
 
 # %% ../nbs/09_training.ipynb #0b6d9e80
 MODELS: dict[str, type[FewShotModel]] = {
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
+    "meta": MetaPixelCNN,
+    "attentive-meta": AttentiveMetaPixelCNN,
 }
 
 
@@ -74,10 +78,20 @@ class Experiment:
     "attention: pixels from patch to patch, 1 or 2"
     additive: bool = False
     "attention: the paper's additive score, not the scaled dot product"
+    inner_loss: Literal["learned", "nll"] = "learned"
+    "meta: what an inner step descends; nll is the support's own negative log-likelihood"
+    inner_rate: float = 0.1
+    "meta: alpha, the size of an inner step"
+    inner_steps: int = 1
+    "meta: number of inner steps"
+    first_order: bool = False
+    "meta: let no outer gradient through the inner one"
     steps: int = 8_000
     "optimizer steps"
     batch: int = 16
-    "episodes a step"
+    "support sets a step"
+    targets: int = 1
+    "target images for each support set in training; tests have one"
     optimizer: Literal["adam", "rmsprop"] = "adam"
     "rmsprop is the paper's"
     learning_rate: float = 5e-3
@@ -98,11 +112,13 @@ class Experiment:
     "of the weights and of the training episodes"
 
     def __post_init__(self):
+        registered = {"data": DATA, "task": TASKS, "model": MODELS}  # yours too, if you have added one
         for field in fields(self):
-            value, choices = getattr(self, field.name), getattr(field.type, "__args__", None)
+            value, choices = getattr(self, field.name), getattr(field.type, "__args__", ())
+            choices = registered.get(field.name, choices)
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}.")
-        for name in "shots size layers planes skip summary_size patch_planes steps batch".split():
+        for name in "shots size layers planes skip summary_size patch_planes steps batch targets".split():
             check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("learning_rate", "clip", "checkpoint_every"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
@@ -135,7 +151,7 @@ def training_episodes(
     device = data.images.device
     generator = torch.Generator(device).manual_seed(experiment.seed * 10**9 + step)
     targets = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
-    return TASKS[experiment.task](data, targets, experiment.shots, generator)
+    return TASKS[experiment.task](data, targets, experiment.shots, generator, experiment.targets)
 
 
 @torch.no_grad()
@@ -411,11 +427,12 @@ def train(
 def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a loss that is not finite."
     experiment, exam = run.experiment, None
+    images = experiment.batch * experiment.targets
     if experiment.validate:
         exam = fixed_episodes(test, experiment.task, experiment.shots, experiment.validate)
     before, began = run.seconds, time.monotonic()
     last, sums = (run.step, run.seconds), torch.zeros(2, device=run.device)
-    with tqdm(initial=run.step, total=experiment.steps, unit="images", unit_scale=experiment.batch) as bar:
+    with tqdm(initial=run.step, total=experiment.steps, unit="images", unit_scale=images) as bar:
         while run.step < experiment.steps:
             sums += run.take_step(training_episodes(data, experiment, run.step))
             bar.update()
@@ -430,7 +447,7 @@ def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSig
                     "Train again in another folder with a lower learning_rate or clip.",
                 )
                 run.seconds = before + time.monotonic() - began
-                speed = (run.step - last[0]) * experiment.batch / (run.seconds - last[1])
+                speed = (run.step - last[0]) * images / (run.seconds - last[1])
                 line = {
                     "step": run.step, "loss": loss, "gradient_norm": norm,
                     "images_per_second": speed, "seconds": run.seconds,

@@ -88,6 +88,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fsgen.evaluation.curves': ('evaluation.html#curves', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.draw': ('evaluation.html#draw', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.evaluate': ('evaluation.html#evaluate', 'fsgen/evaluation.py'),
+                                  'fsgen.evaluation.pair': ('evaluation.html#pair', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.paired_difference': ('evaluation.html#paired_difference', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.sample_sheet': ('evaluation.html#sample_sheet', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.table': ('evaluation.html#table', 'fsgen/evaluation.py')},

@@ -38,7 +38,7 @@ from fsgen.evaluation import (
     attention_path,
     curves,
     evaluate,
-    paired_difference,
+    pair,
     sample_sheet,
     table,
 )
@@ -149,8 +149,10 @@ def evaluate_command(
     exam = itemgetter("data", "task", "size", "shots")
     for run, row, nats in others:
         if exam(row["config"]) == exam(mine["config"]):
-            mean, low, high = paired_difference(nats, values)
-            print(f"{run} - {first}, paired: {mean:+.4f} nats/dim, 95 % [{low:+.4f}, {high:+.4f}]")
+            difference = pair(row, nats, mine, values)
+            print(
+                "{} - {}, paired: {:+.4f} nats/dim, 95 % [{:+.4f}, {:+.4f}]".format(run, first, *difference)
+            )
         else:
             print(f"{run} and {first} have different test episodes and are not compared.")
     if json is not None:
@@ -218,12 +220,17 @@ def demo_command(
         experiments = {name: EXPERIMENTS[f"glyphs-{task}-{name}"] for name in MODELS}
         base = experiments["attention"]
         splits = DATA[base.data](base.size)
-        models, runs = {}, {}
+        models, runs, results = {}, {}, {}
         for name, experiment in experiments.items():
             runs[name] = out / experiment.name
             print(f"{experiment.name}: {experiment.steps} steps")
             models[name] = train(experiment, runs[name], splits)
-            rows.append(evaluate(models[name], splits)[0])
+            results[name] = evaluate(models[name], splits)
+        ours = results["attentive-meta"]
+        for name, (row, nats) in results.items():
+            if name != "attentive-meta":
+                pair(row, nats, *ours)
+            rows.append(row)
         exam = fixed_episodes(splits.test, task, base.shots, 64)
         sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)), samples=2)
         save_figure(sheet, out / f"{task}.png")

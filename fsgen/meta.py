@@ -34,8 +34,8 @@ class InnerLoss(nn.Module):
             convs = [nn.Conv2d(skip, skip, 3, stride=2, padding=1) for _ in range(3)]
             self.g = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
 
-    def norm(self, codes: Tensor) -> Tensor:  # (s, skip, h/8, w/8) -> ()
-        "Root of the summed squares, averaged over the supports."
+    def norm(self, codes: Tensor) -> Tensor:  # (s, skip, ceil(h/8), ceil(w/8)) -> ()
+        "Root of the sum of the codes' squares, which are averaged over the supports."
         wide = torch.promote_types(codes.dtype, torch.float32)  # bf16 would round the sum
         return (codes.to(wide).square().mean(0).sum() + 1e-6).sqrt()
 
@@ -75,7 +75,7 @@ class MetaPixelCNN(FewShotModel):
         )
         check(
             inner_loss == "nll" or min(shape[1:]) >= 8,
-            f"The three strides of the learned inner loss need images of at least 8x8 pixels, not "
+            f"The learned inner loss halves its images three times and needs at least 8x8 pixels, not "
             f"{shape[1]}x{shape[2]}; use inner_loss='nll'.",
         )
         check(

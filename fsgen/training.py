@@ -411,8 +411,8 @@ def train(
     out, device = Path(out), default_device()
     splits = DATA[experiment.data](experiment.size) if splits is None else splits
     data = splits.train.to(device)
-    for part in (data, splits.test):  # refuse what the data can't serve before a folder is made
-        fixed_episodes(part, experiment.task, experiment.shots, 1)
+    training_episodes(data, experiment, 0)  # refuse what the data can't serve before a folder is made
+    fixed_episodes(splits.test, experiment.task, experiment.shots, 1)
     run = Run(experiment, data, out)
     open_run(out, experiment)
     run.resume()

@@ -132,6 +132,18 @@ def test_demo(fsgen, tmp_path, monkeypatch):
         assert (tmp_path / f"demo/{figure}.png").stat().st_size > 5_000
 
 
+def test_bench(fsgen, refused, tmp_path):
+    code, out, error = fsgen("bench", "--layers", 1, "--rounds", 1, "--json", tmp_path / "bench.json")
+    assert code == 0, error
+    bench = json.loads((tmp_path / "bench.json").read_text())
+    seconds = bench["median_seconds"]
+    assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
+    assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
+    assert set(seconds) == set(bench["peak_megabytes"]) and min(seconds.values()) > 0
+    assert "meta_second_over_first_order" in out
+    assert "at least 1" in refused("bench", "--rounds", 0)
+
+
 def test_omniglot(fsgen, omniglot_root, tmp_path):
     small = "--layers 2 --planes 8 --skip 8 --steps 5 --validate 0".split()
     out, results = tmp_path / "run", tmp_path / "results.json"
@@ -166,6 +178,10 @@ def test_unknown_names(refused):
         (["--size", 4], "8 to 64 pixels"),
         (["--stride", 3], "stride must be 1 or 2"),
         (["--seed", 10**11], "seed must be below"),
+        (["--targets", 2], "one support image"),
+        (["--model", "meta", "--inner-rate", -1], "rate of at least 0"),
+        (["--model", "meta", "--inner-steps", 0], "number of at least 1"),
+        (["--model", "meta", "--first-order"], "first_order"),
     ],
 )
 def test_fields_out_of_range(refused, tmp_path, flags, reason):
@@ -175,7 +191,7 @@ def test_fields_out_of_range(refused, tmp_path, flags, reason):
 
 def test_too_few_images(refused, tmp_path):
     error = refused("train", "glyphs-characters-attention", "--shots", 5, "--out", tmp_path / "run")
-    assert "5 shots and a target need 6 images of every class" in error
+    assert "5 shots and 4 targets need 9 images of every class" in error
     assert not (tmp_path / "run").exists()
 
 

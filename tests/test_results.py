@@ -26,13 +26,23 @@ def result(experiment):
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
 def test_rows_are_complete(file):
     for row in json.loads(file.read_text()):
-        assert set(row) == KEYS
+        assert set(row) - {"paired"} == KEYS
         assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", row["commit"])
 
 
 def test_attention_flips():
     attention, conditional = (result(f"glyphs-inversion-{model}") for model in ("attention", "conditional"))
     assert attention["nats_per_dim"] <= 0.3 * conditional["nats_per_dim"]
+
+
+@pytest.mark.parametrize("family", ["glyphs-characters", "brief-4shot"])
+def test_union_beats_both(family):
+    ours = result(f"{family}-attentive-meta")
+    for model in ("attention", "meta"):
+        other = result(f"{family}-{model}")
+        assert other["paired"]["to"] == ours["experiment"] and other["paired"]["low"] > 0
+        for setting in ("steps", "batch", "targets", "seed", "layers", "planes", "skip"):
+            assert other["config"][setting] == ours["config"][setting]
 
 
 def test_omniglot_in_half_an_hour():

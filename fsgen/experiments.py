@@ -9,6 +9,7 @@ __all__ = ['GLYPHS', 'OMNIGLOT', 'INNER', 'OWN', 'BRIEF', 'EXPERIMENTS', 'COMMAN
 
 # %% ../nbs/12_experiments.ipynb #0f38b947
 import contextlib
+import copy
 import difflib
 import inspect
 import io
@@ -258,15 +259,16 @@ def meta_steps(layers: int) -> dict[str, Callable[[], None]]:
 
     learned = make()
 
-    def plain():
-        nll(learned.body(learned.body.scale(images)), images).mean().backward()
+    def plain(body):
+        return lambda: nll(body(body.scale(images)), images).mean().backward()
 
     def loop():
         for s, x in zip(support.split(1), target.split(each), strict=True):
             learned(x, s).mean().backward()
 
     return {
-        "plain": plain,
+        "plain": plain(learned.body),
+        "plain, contiguous": plain(copy.deepcopy(learned.body).to(memory_format=torch.contiguous_format)),
         "meta": step(learned),
         "meta, a task at a time": loop,
         "meta on nll": step(make(inner_loss="nll")),
@@ -324,13 +326,16 @@ def bench_command(
             synchronize()
             seconds[kind].append(time.perf_counter() - began)
     medians = {kind: statistics.median(times[1:]) for kind, times in seconds.items()}
+    for kind, median in medians.items():
+        print(f"{kind:25} {median:.3f} s")
     memory = {}
-    for kind in steps:
+    for kind in ("plain", "meta", "meta, a task at a time"):
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             memory[kind] = pool.submit(peak_memory, kind, layers).result()
-        print(f"{kind:25} {medians[kind]:.3f} s, peak memory {memory[kind]} MB")
+        print(f"{kind:25} peak memory {memory[kind]} MB")
     ratios = {
         "meta_step_ratio": medians["meta"] / medians["plain"],
+        "meta_step_ratio_contiguous": medians["meta"] / medians["plain, contiguous"],
         "meta_batched_over_loop": medians["meta, a task at a time"] / medians["meta"],
         "meta_second_over_first_order": medians["meta on nll"] / medians["meta on nll, first order"],
     }

@@ -139,7 +139,7 @@ def test_bench(fsgen, refused, tmp_path):
     seconds = bench["median_seconds"]
     assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
     assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
-    assert set(seconds) == set(bench["peak_megabytes"]) and min(seconds.values()) > 0
+    assert min(seconds.values()) > 0 and set(bench["peak_megabytes"]) < set(seconds)
     assert "meta_second_over_first_order" in out
     assert "at least 1" in refused("bench", "--rounds", 0)
 

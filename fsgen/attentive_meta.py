@@ -32,6 +32,13 @@ class AttentiveMetaPixelCNN(AttentionPixelCNN):
     ):
         super().__init__(shape, levels, layers, planes, skip, summary_size, patch_planes, stride)
         self.patches = PatchEncoder(shape[0], patch_planes, stride, more=patch_planes + planes)
+        query, memory = self.attention.query, self.patches.memory
+        with torch.no_grad():  # at first a key is what the query of that pixel would be: pixels alike attend
+            query.weight *= 3
+            query.bias *= 3
+            memory.weight[:patch_planes] = 0
+            memory.weight[:patch_planes, -query.in_channels :] = query.weight
+            memory.bias[:patch_planes] = query.bias
 
     def inner_step(self, support: Tensor, x: Tensor, summary: Tensor) -> tuple[Tensor, Tensor]:
         """Errors (b*s, P, h, w) and features (b*s, planes, h, w) of every support pixel.
@@ -58,4 +65,4 @@ class AttentiveMetaPixelCNN(AttentionPixelCNN):
         x = self.body.scale(support)
         summary = self.encoder(x)
         errors, features = self.inner_step(support, x, summary)
-        return Memory(summary, *self.patches(x, torch.cat([10 * errors, features], 1)))
+        return Memory(summary, *self.patches(x, torch.cat([100 * errors, features], 1)))

@@ -125,7 +125,7 @@ def test_demo(fsgen, tmp_path, monkeypatch):
     assert code == 0, error
     rows = json.loads((tmp_path / "demo/results.json").read_text())
     cells = {(row["task"], row["model"]) for row in rows}
-    assert len(cells) == len(rows) == 2 * len(experiments.MODELS)
+    assert len(cells) == len(rows) == 2 * len(experiments.PAPER)
     assert all(row["split"] == "test" and row["episodes"] > 2000 for row in rows)
     assert "| attention |" in out and "±" in out
     for figure in ("inversion", "characters", "inversion-attention", "inversion-curves"):

@@ -26,6 +26,7 @@ demo: $(READY)  ## Train few-shot models on the embedded glyphs and see the flip
 # in Jupyter kernels with fsgen installed, as a reader does: they share nothing but the notebooks.
 # Two workers of one thread each are far quicker than one of two threads: the tensors are small.
 test: export OMP_NUM_THREADS := 1
+test: export FSGEN_CACHE ?= $(CURDIR)/data/cache
 test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first failure
 	$(BIN)/ruff check .
 	$(BIN)/pytest -q tests/test_repository.py

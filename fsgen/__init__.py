@@ -8,8 +8,8 @@ __version__ = "0.1.0"
 # A name is imported when first used, so that `import fsgen` costs milliseconds, not torch.
 _HOME = {
     "likelihood": ["InputError", "ancestral_sample", "bits_per_dim", "nats_per_dim"],
-    "episodes": ["Episode", "ImageSet", "characters", "fixed_episodes", "glyphs", "inversion"],
-    "datasets": ["omniglot"],
+    "episodes": ["Episode", "ImageSet", "characters", "fixed_episodes", "glyphs", "inversion", "products"],
+    "datasets": ["omniglot", "photographs"],
     "conditional": ["ConditionalPixelCNN"],
     "attention": ["AttentionPixelCNN"],
     "meta": ["MetaPixelCNN"],

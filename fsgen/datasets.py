@@ -19,12 +19,14 @@ import sys
 import tempfile
 import zipfile
 import zlib
+from collections import Counter
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import replace
 from functools import cached_property, partial
 from io import BytesIO
+from itertools import chain
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
@@ -74,7 +76,7 @@ class Files:
         self,
         path: Path,  # folder, or zip, of which a single top folder is left out of the names
     ):
-        self.path, self.archive, self.places = path, None, {}
+        self.path, self.archive, self.top, self.places = path, None, path.name, {}
         if path.is_dir():
             for folder, _, names in os.walk(path, followlinks=True):
                 for place in (os.path.join(folder, name) for name in names):
@@ -92,6 +94,7 @@ class Files:
         self.places = {name: place for name, place in self.places.items() if not hidden.search(name)}
         tops = {name.partition("/")[0] for name in self.places}
         if self.archive and len(tops) == 1 and all("/" in name for name in self.places):
+            (self.top,) = tops
             self.places = {name.partition("/")[2]: place for name, place in self.places.items()}
 
     @contextmanager
@@ -138,10 +141,17 @@ class Listing(NamedTuple):
     train: list[Source]
     test: list[Source]
 
+    def names(self) -> dict[Files, list[str]]:
+        "The names of all images of each folder or zip, those of training first."
+        names: dict[Files, list[str]] = {}
+        for source in (source for sources in self for source in sources):
+            names.setdefault(source.files, []).extend(chain.from_iterable(source.classes.values()))
+        return names
+
 
 def by_folder(
     names: Iterable[str],
-    inside: str = "",  # take only names that start with this, as in "train/", and leave it out of the folder's
+    inside: str = "",  # only names that start with this, as in "train/", which is left out
 ) -> dict[str, list[str]]:
     "Names of files by the name of their folder."
     folders: dict[str, list[str]] = {}
@@ -160,25 +170,26 @@ def cache_folder() -> Path:
 
 
 def cache_file(
-    source: Source,
+    files: Files,
+    names: list[str],  # of images among them
     settings: str,  # what is done to the images, as in "32px"; "*" for a pattern of all
     version: int | str = CACHE_VERSION,
 ) -> Path:
-    "Where the decoded images of a source are, or would be."
-    names = [name for names in source.classes.values() for name in names]
-    listed = json.dumps([(name, source.files.stamp(name)) for name in names])
+    "Where the decoded images are, or would be."
+    listed = json.dumps([(name, files.stamp(name)) for name in names])
     key = hashlib.sha256(listed.encode()).hexdigest()[:16]
-    stem = re.sub(r"\W+", "_", source.files.path.stem)
+    stem = re.sub(r"\W+", "_", files.path.stem)
     return cache_folder() / f"{stem}-{settings}-{key}-v{version}.npy"
 
 
 def read_images(
-    source: Source,
+    files: Files,
+    names: list[str],  # of images among them
     convert: Callable[[bytes], tuple[np.ndarray, str]],  # -> (c, h, w) uint8 and a remark, mostly ""
     settings: str,  # what `convert` does, for the name of the cache
 ) -> Tensor:  # (n, c, h, w) uint8, mapped from the cache
-    "All images of a source, class by class; decoded if the cache hasn't got them."
-    path = cache_file(source, settings)
+    "Images in the order of their names; decoded if the cache hasn't got them."
+    path = cache_file(files, names, settings)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         lock = os.open(path.parent, os.O_RDONLY)
@@ -188,13 +199,13 @@ def read_images(
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for old in path.parent.glob(cache_file(source, settings, "*").name):
+        for old in path.parent.glob(cache_file(files, names, settings, "*").name):
             if old != path:
                 print(f"{old} is of another version; it is built anew.", file=sys.stderr)
                 old.unlink()
         images = _mapped(path)
         if images is None:
-            _build(path, source, convert)
+            _build(path, files, names, convert)
             images = _mapped(path)
     finally:
         os.close(lock)
@@ -211,8 +222,7 @@ def _mapped(path):
         return None
 
 # %% ../nbs/04_datasets.ipynb #d742d149
-def _build(path, source, convert):
-    names = [name for names in source.classes.values() for name in names]
+def _build(path, files, names, convert):
     chunks = [names[i : i + 256] for i in range(0, len(names), 256)]
     part, refused, remarks = path.with_suffix(".part"), [], []
     try:
@@ -221,7 +231,7 @@ def _build(path, source, convert):
             part.open("wb") as file,
             tqdm(total=len(names), unit="images", desc=path.name) as bar,
             ThreadPoolExecutor(os.cpu_count()) as pool,
-            closing(pool.map(partial(_convert, source.files, convert), chunks)) as converted,
+            closing(pool.map(partial(_convert, files, convert), chunks)) as converted,
         ):
             for chunk, (images, no, remark) in zip(chunks, converted, strict=True):
                 refused, remarks = refused + no, remarks + remark
@@ -233,7 +243,7 @@ def _build(path, source, convert):
                 bar.update(len(chunk))
         check(
             not refused,
-            f"{len(refused)} of {len(names)} images in {source.files.path} can't be used: "
+            f"{len(refused)} of {len(names)} images in {files.path} can't be used: "
             f"{_few(refused)}; mend or remove them.",
         )
         os.replace(part, path)
@@ -243,7 +253,7 @@ def _build(path, source, convert):
             raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
         raise
     if remarks:
-        print(f"{source.files.path}: {_few(remarks)}.", file=sys.stderr)
+        print(f"{files.path}: {_few(remarks)}.", file=sys.stderr)
 
 
 def _few(said):
@@ -273,14 +283,22 @@ def read_splits(
     levels: int,  # that a channel takes after `convert`
 ) -> Splits:
     "The images of a listing, from the cache."
-    sets = []
+    decoded = {
+        files: read_images(files, names, convert, settings) for files, names in listing.names().items()
+    }
+    splits, taken = [], Counter()
     for sources in listing:
-        images = [read_images(source, convert, settings) for source in sources]
-        images = images[0] if len(images) == 1 else torch.cat(images)
-        classes = {name: names for source in sources for name, names in source.classes.items()}
-        labels = torch.arange(len(classes)).repeat_interleave(torch.tensor([*map(len, classes.values())]))
-        sets.append(ImageSet(images, labels, tuple(classes), levels))
-    return Splits(*sets)
+        parts, sizes, names = [], [], []
+        for files, classes in sources:
+            sizes += map(len, classes.values())
+            names += classes
+            start = taken[files]
+            taken[files] += sum(map(len, classes.values()))
+            parts.append(decoded[files][start : taken[files]])
+        images = parts[0] if len(parts) == 1 else torch.cat(parts)  # one part stays mapped
+        labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
+        splits.append(ImageSet(images, labels, tuple(names), levels))
+    return Splits(*splits)
 
 # %% ../nbs/04_datasets.ipynb #90f81d2a
 OMNIGLOT_PARTS = {  # name: (characters, MD5 of the official zip)
@@ -303,7 +321,8 @@ def list_omniglot(
     listing = Listing([], [])
     for (part, path), (wanted, _) in zip(paths.items(), OMNIGLOT_PARTS.values(), strict=True):
         files = Files(path)
-        classes = by_folder(name for name in files.images if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.png", name))
+        drawings = (name for name in files.images if re.fullmatch(r"[^/]+/[^/]+/[^/]+\.png", name))
+        classes = by_folder(drawings) if files.top == part else {}
         check(
             len(classes) == wanted and all(len(names) == OMNIGLOT_DRAWINGS for names in classes.values()),
             f"{path} has {sum(map(len, classes.values()))} drawings of {len(classes)} characters, "

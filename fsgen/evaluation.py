@@ -41,7 +41,7 @@ def evaluate(
         "experiment": experiment.name,
         "model": experiment.model,
         "task": experiment.task,
-        "data": experiment.data,
+        "data": Path(experiment.root).stem if experiment.data == "folder" else experiment.data,
         "shots": experiment.shots,
         "split": split,
         "nats_per_dim": nats.mean().item(),

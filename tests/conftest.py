@@ -5,22 +5,24 @@ from pathlib import Path
 
 import pytest
 
-from fsgen.datasets import OMNIGLOT_PARTS, data_folder, find_omniglot
+from fsgen import experiments
+from fsgen.datasets import LISTINGS, list_folder
 from fsgen.likelihood import InputError
 
 
-@pytest.fixture(scope="session")
-def omniglot_root():
-    "The data folder, if Omniglot is in it; else skip, or fail if FSGEN_REQUIRE_DATA=1."
-    root = data_folder()
-    try:
-        for part in OMNIGLOT_PARTS:
-            find_omniglot(part, root)
-    except InputError as error:
-        if os.environ.get("FSGEN_REQUIRE_DATA") == "1":
-            pytest.fail(str(error))
-        pytest.skip(str(error))
-    return root
+@pytest.fixture
+def real():
+    "Call with the name of what the data folder must have: skip if it hasn't, fail if FSGEN_REQUIRE_DATA=1."
+
+    def require(name):
+        try:
+            LISTINGS[name]() if name in LISTINGS else list_folder(name)
+        except InputError as error:
+            if os.environ.get("FSGEN_REQUIRE_DATA") == "1":
+                pytest.fail(str(error))
+            pytest.skip(str(error))
+
+    return require
 
 
 @pytest.fixture(scope="session")
@@ -36,5 +38,35 @@ def run_cli(command):
     def run(*args, cwd=None, env=None):
         line, environment = [*command, *map(str, args)], os.environ | (env or {})
         return subprocess.run(line, cwd=cwd, env=environment, capture_output=True, text=True)
+
+    return run
+
+
+@pytest.fixture
+def fsgen(monkeypatch, capsys):
+    "Run `fsgen ARGS` in this process: exit code, standard output, standard error."
+
+    def run(*args):
+        monkeypatch.setattr("sys.argv", ["fsgen", *map(str, args)])
+        try:
+            experiments.main()
+            code = 0
+        except SystemExit as stop:
+            code = stop.code
+        return code, *capsys.readouterr()
+
+    return run
+
+
+@pytest.fixture
+def refused(fsgen):
+    "Run `fsgen ARGS`, which must end with code 2 and one sentence; return the sentence."
+
+    def run(*args):
+        code, _, error = fsgen(*args)
+        assert code == 2, error
+        (sentence,) = (line for line in error.splitlines() if line and "images/s" not in line)
+        assert sentence.startswith("fsgen: "), error
+        return sentence
 
     return run

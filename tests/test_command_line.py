@@ -7,47 +7,16 @@ import subprocess
 import time
 import zipfile
 from dataclasses import replace
-from functools import partial
 
 import pytest
 from safetensors.torch import load_file
 
 from fsgen import experiments
-from fsgen.datasets import OMNIGLOT_PARTS, download_omniglot
+from fsgen.datasets import DOWNLOADS, OMNIGLOT_PARTS
 from fsgen.training import read_metrics
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
 NAME = "glyphs-inversion-attention"
-
-
-@pytest.fixture
-def fsgen(monkeypatch, capsys):
-    "Run `fsgen ARGS` in this process: exit code, standard output, standard error."
-
-    def run(*args):
-        monkeypatch.setattr("sys.argv", ["fsgen", *map(str, args)])
-        try:
-            experiments.main()
-            code = 0
-        except SystemExit as stop:
-            code = stop.code
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
-def refused(fsgen):
-    "Run `fsgen ARGS`, which must end with code 2 and one sentence; return the sentence."
-
-    def run(*args):
-        code, _, error = fsgen(*args)
-        assert code == 2, error
-        (sentence,) = (line for line in error.splitlines() if line and "images/s" not in line)
-        assert sentence.startswith("fsgen: "), error
-        return sentence
-
-    return run
 
 
 @pytest.fixture(scope="session")
@@ -115,6 +84,11 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
     code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
     assert code == 0, error
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"samples.png", "attention.png"}
+    code, out, error = fsgen(
+        "sample", tiny_run, tiny_run, "--episodes", 1, "--samples", 1, "--out", tmp_path / "both"
+    )
+    assert code == 0, error
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "attention-attention.png"}
 
 
 def test_demo(fsgen, tmp_path, monkeypatch):
@@ -133,18 +107,23 @@ def test_demo(fsgen, tmp_path, monkeypatch):
 
 
 def test_bench(fsgen, refused, tmp_path):
-    code, out, error = fsgen("bench", "--layers", 1, "--rounds", 1, "--json", tmp_path / "bench.json")
+    small = ("--layers", 1, "--colour-layers", 2, "--rounds", 1)
+    code, out, error = fsgen("bench", *small, "--json", tmp_path / "bench.json")
     assert code == 0, error
     bench = json.loads((tmp_path / "bench.json").read_text())
     seconds = bench["median_seconds"]
     assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
     assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
-    assert min(seconds.values()) > 0 and set(bench["peak_megabytes"]) < set(seconds)
+    assert min(seconds.values()) > 0 and {"plain", "meta"} <= bench["peak_megabytes"].keys()
+    assert 0 < bench["colour_head_share"] < 1 and bench["colour_megabytes_per_image"] > 0
+    batches = list(bench["colour_largest_batch"].values())
+    assert 0 < batches[0] and batches == sorted(batches)
     assert "meta_second_over_first_order" in out
     assert "at least 1" in refused("bench", "--rounds", 0)
 
 
-def test_omniglot(fsgen, omniglot_root, tmp_path):
+def test_omniglot(fsgen, real, tmp_path):
+    real("omniglot")
     small = "--layers 2 --planes 8 --skip 8 --steps 5 --validate 0".split()
     out, results = tmp_path / "run", tmp_path / "results.json"
     code, _, error = fsgen("train", "characters-4shot-attention", *small, "--out", out)
@@ -157,7 +136,7 @@ def test_omniglot(fsgen, omniglot_root, tmp_path):
     code, _, error = fsgen("sample", out, "--episodes", 1, "--samples", 1)
     assert code == 0, error
     code, said, _ = fsgen("data")
-    assert code == 0 and str(omniglot_root) in said
+    assert code == 0 and "omniglot, test: 2,880 images of 144 classes" in said
 
 
 def test_unknown_names(refused):
@@ -167,6 +146,7 @@ def test_unknown_names(refused):
     assert "--steps" in refused("train", NAME, "--steps", "many")
     assert "transformer" in refused("train", NAME, "--model", "transformer")
     assert "Name at least one run folder" in refused("evaluate")
+    assert "Name at least one run folder" in refused("sample")
 
 
 @pytest.mark.parametrize(
@@ -215,7 +195,7 @@ def zipped(name):
         (None, "is not in"),
         (b"PK\3\4 cut short", "not a whole zip"),
         (zipped("another/file.txt"), "0 drawings of 0 characters"),
-        (zipped("images_background/Latin/character01/0001_01.png"), "not a readable image"),
+        (zipped("images_background/Latin/character01/0001_01.png"), "1 drawings of 1 characters"),
     ],
 )
 def test_omniglot_missing_or_wrong(refused, monkeypatch, tmp_path, content, reason):
@@ -227,11 +207,12 @@ def test_omniglot_missing_or_wrong(refused, monkeypatch, tmp_path, content, reas
     assert not (tmp_path / "run").exists()
 
 
-def test_download_that_fails(refused, monkeypatch, tmp_path):
+@pytest.mark.parametrize("name", DOWNLOADS)
+def test_download_that_fails(refused, monkeypatch, tmp_path, name):
     monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
-    nowhere = partial(download_omniglot, url="http://127.0.0.1:9")
-    monkeypatch.setattr(experiments, "download_omniglot", nowhere)
-    assert "could not be fetched" in refused("data", "--download", "omniglot")
+    nowhere = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": md5 for url, md5 in DOWNLOADS[name].items()}
+    monkeypatch.setitem(DOWNLOADS, name, nowhere)
+    assert "could not be fetched" in refused("data", "--download", name)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
 

@@ -90,13 +90,13 @@ PRODUCTS = replace(
     INVERSION, data="stanford-online-products", task="products", shots=3, size=32, layers=18, skip=512
 )
 BRIEF_INVERSION = Experiment(
-    data="tiny-imagenet", task="inversion", shots=1, size=16, levels=8, layers=6, planes=32, skip=64,
-    patch_planes=48, stride=1, steps=1_500, batch=32, warmup=100, ema=0.99, precision="bf16",
+    data="tiny-imagenet", task="inversion", shots=1, size=24, levels=16, layers=6, planes=32, skip=64,
+    patch_planes=48, stride=1, steps=800, batch=32, warmup=100, ema=0.99, precision="bf16",
     checkpoint_every=100,
 )  # fmt: skip
 BRIEF_PRODUCTS = Experiment(
     data="stanford-online-products", task="products", shots=3, size=32, layers=6, planes=32, skip=64,
-    steps=500, batch=8, targets=1, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
+    steps=400, batch=8, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
 )  # fmt: skip
 
 
@@ -120,9 +120,9 @@ EXPERIMENTS: dict[str, Experiment] = {
         for shots in (1, 2, 4, 8)
         for name, experiment in _named(f"characters-{shots}shot", OMNIGLOT, OWN, shots=shots).items()
     },
-    **_named("brief-inversion-16", BRIEF_INVERSION),
+    **_named("brief-inversion-24", BRIEF_INVERSION),
     **_named("brief-products-32", BRIEF_PRODUCTS),
-    **_named("brief-eth80-32", replace(BRIEF_PRODUCTS, data="folder", root="ETH-80")),
+    **_named("brief-eth80-32", replace(BRIEF_PRODUCTS, data="folder", root="ETH-80", steps=800)),
     **_named("inversion-24", INVERSION, size=24),
     **_named("inversion-48", INVERSION, size=48),
     **_named("products-32", PRODUCTS),

@@ -68,7 +68,7 @@ def test_one_step_at_the_scale_of_the_paper(stand_ins, name):
 @pytest.mark.parametrize(
     "family, data",
     [
-        ("brief-inversion-16", "tiny-imagenet"),
+        ("brief-inversion-24", "tiny-imagenet"),
         ("brief-products-32", "stanford-online-products"),
         ("brief-eth80-32", "ETH-80"),
     ],

@@ -480,7 +480,8 @@ def bench_command(
     if one is not None:
         each = (four - one) / 3  # MB an image
         ratios |= {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / four}
-        largest = {f"{gb} GB": int((gb * 1000 - one + each) / each) for gb in (25.8, 80, 140)}
+        rest = 1000 + one - each  # MB of the process itself, and of the gradients
+        largest = {f"{gb} GB": int((gb * 1000 - rest) / each) for gb in (25.8, 80, 140)}  # 24 GiB first
         print(f"colour, largest batch of a step in float32 by memory: {largest}")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")

@@ -4,6 +4,8 @@ import io
 import json
 import os
 import subprocess
+import sys
+import textwrap
 import time
 from dataclasses import replace
 
@@ -142,3 +144,25 @@ def test_killed_build_leaves_nothing_that_looks_whole(command, run_cli, tmp_path
     (path,) = cache.iterdir()
     images = np.load(path, mmap_mode="r")
     assert images.shape == (800, 3, 16, 16) and images[-1].any()
+
+
+def test_build_holds_little_in_memory(real, tmp_path):
+    real("tiny-imagenet")
+    code = """
+        import resource
+        from fsgen.datasets import photographs
+        peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1000
+        before = peak()
+        sets = photographs("tiny-imagenet", 64)
+        print(peak() - before, sum(part.images.numel() for part in sets) // 10**6)
+    """
+    environment = os.environ | {"FSGEN_CACHE": str(tmp_path)}
+    run = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    added, cache = map(int, run.stdout.split())  # MB
+    assert cache > 250 and added < 0.5 * cache

@@ -35,6 +35,15 @@ def test_attention_flips():
     assert attention["nats_per_dim"] <= 0.3 * conditional["nats_per_dim"]
 
 
+def test_attention_flips_photographs():
+    attention, conditional, meta = (
+        result(f"brief-inversion-24-{model}") for model in ("attention", "conditional", "meta")
+    )
+    assert attention["episodes"] == conditional["episodes"] == 2000
+    assert attention["nats_per_dim"] <= 0.5 * conditional["nats_per_dim"]
+    assert meta["nats_per_dim"] > 0.9 * conditional["nats_per_dim"]  # no flip
+
+
 @pytest.mark.parametrize("family", ["glyphs-4shot"])
 def test_union_beats_both(family):
     ours = result(f"{family}-attentive-meta")

@@ -96,7 +96,7 @@ BRIEF_INVERSION = Experiment(
 )  # fmt: skip
 BRIEF_PRODUCTS = Experiment(
     data="stanford-online-products", task="products", shots=3, size=32, layers=6, planes=32, skip=64,
-    steps=400, batch=8, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
+    steps=200, batch=8, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
 )  # fmt: skip
 
 

@@ -44,7 +44,7 @@ def test_attention_flips_photographs():
     assert meta["nats_per_dim"] > 0.9 * conditional["nats_per_dim"]  # no flip
 
 
-@pytest.mark.parametrize("family", ["glyphs-4shot"])
+@pytest.mark.parametrize("family", ["glyphs-4shot", "brief-4shot"])
 def test_union_beats_both(family):
     ours = result(f"{family}-attentive-meta")
     for model in ("attention", "meta"):

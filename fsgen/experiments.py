@@ -381,14 +381,14 @@ def meta_steps(layers: int) -> dict[str, Callable[[], None]]:
     }
 
 # %% ../nbs/12_experiments.ipynb #2d9654bb
-COLOUR = ("colour, 1 image", "colour, 4 images", "colour, 4 images, no head")
+COLOUR = ("colour, 4 images", "colour, 12 images", "colour, 12 images, no head")
 
 
 def colour_steps(layers: int) -> dict[str, Callable[[], None]]:
     "A training step of the 48x48 Attention PixelCNN at 256 levels, up to the gradient."
     experiment, device = replace(EXPERIMENTS["inversion-48-attention"], layers=layers), default_device()
     model = build(experiment, (3, 48, 48), 256).to(device)
-    target = torch.randint(256, (4, 3, 48, 48), dtype=torch.uint8).to(device)
+    target = torch.randint(256, (12, 3, 48, 48), dtype=torch.uint8).to(device)
     support = target.flip(-1)[:, None]
 
     def body_only():
@@ -398,9 +398,9 @@ def colour_steps(layers: int) -> dict[str, Callable[[], None]]:
         ).sum().backward()
 
     return {
-        "colour, 1 image": lambda: model(target[:1], support[:1]).sum().backward(),
-        "colour, 4 images": lambda: model(target, support).sum().backward(),
-        "colour, 4 images, no head": body_only,
+        "colour, 4 images": lambda: model(target[:4], support[:4]).sum().backward(),
+        "colour, 12 images": lambda: model(target, support).sum().backward(),
+        "colour, 12 images, no head": body_only,
     }
 
 
@@ -475,12 +475,12 @@ def bench_command(
         "meta_batched_over_loop": medians["meta, a task at a time"] / medians["meta"],
         "meta_second_over_first_order": medians["meta on nll"] / medians["meta on nll, first order"],
     }
-    one, four, no_head = (memory[kind] for kind in COLOUR)
+    few, many, no_head = (memory[kind] for kind in COLOUR)
     largest = {}
-    if one is not None:
-        each = (four - one) / 3  # MB an image
-        ratios |= {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / four}
-        rest = 1000 + one - each  # MB of the process itself, and of the gradients
+    if few is not None:
+        each = (many - few) / 8  # MB an image
+        ratios |= {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / many}
+        rest = 1000 + few - 4 * each  # MB of the process itself, and of the gradients
         largest = {f"{gb} GB": int((gb * 1000 - rest) / each) for gb in (25.8, 80, 140)}  # 24 GiB first
         print(f"colour, largest batch of a step in float32 by memory: {largest}")
     for name, ratio in ratios.items():

@@ -173,13 +173,12 @@ def cache_file(
     files: Files,
     names: list[str],  # of images among them
     settings: str,  # what is done to the images, as in "32px"; "*" for a pattern of all
-    version: int | str = CACHE_VERSION,
 ) -> Path:
     "Where the decoded images are, or would be."
     listed = json.dumps([(name, files.stamp(name)) for name in names])
     key = hashlib.sha256(listed.encode()).hexdigest()[:16]
     stem = re.sub(r"\W+", "_", files.path.stem)
-    return cache_folder() / f"{stem}-{settings}-{key}-v{version}.npy"
+    return cache_folder() / f"{stem}-{settings}-{key}-v{CACHE_VERSION}.npy"
 
 
 def read_images(
@@ -199,7 +198,7 @@ def read_images(
         ) from error
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
-        for old in path.parent.glob(cache_file(files, names, settings, "*").name):
+        for old in path.parent.glob(path.name.replace(f"-v{CACHE_VERSION}", "-v*")):
             if old != path:
                 print(f"{old} is of another version; it is built anew.", file=sys.stderr)
                 old.unlink()
@@ -408,9 +407,7 @@ def read_photographs(
 
 # %% ../nbs/04_datasets.ipynb #f446d493
 def list_imagenet(
-    root: Path
-    | str
-    | None = None,  # data folder, or the folder that has train and val; `data_folder()` if None
+    root: Path | str | None = None,  # data folder, or ImageNet's own; `data_folder()` if None
 ) -> Listing:
     "ImageNet's photographs by wnid."
     hint = "; ImageNet has to be asked for at image-net.org"
@@ -558,9 +555,7 @@ def photographs(
     name: str,  # in `LISTINGS`
     size: int,  # side of the images, pixels
     levels: int = 256,  # that a channel takes, a power of two
-    root: Path
-    | str
-    | None = None,  # data folder, or the data set's own folder or zip; `data_folder()` if None
+    root: Path | str | None = None,  # data folder, or the set's own; `data_folder()` if None
 ) -> Splits:
     "A data set of photographs, RGB, shrunk to `size`."
     return read_photographs(LISTINGS[name](root), size, levels)

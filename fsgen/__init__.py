@@ -15,6 +15,7 @@ _HOME = {
     "meta": ["MetaPixelCNN"],
     "attentive_meta": ["AttentiveMetaPixelCNN"],
     "training": ["Experiment", "load", "train"],
+    "sampling": ["fixed_point_sample", "sample"],
     "evaluation": ["evaluate", "paired_difference", "sample_sheet"],
     "experiments": ["EXPERIMENTS"],
 }

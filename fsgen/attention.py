@@ -91,14 +91,15 @@ class Attention(nn.Module):
         where = positions(*h.shape[-2:], h.device)
         return self.query(append_positions(h, where)).flatten(2).mT
 
+    def scores(self, queries: Tensor, keys: Tensor) -> Tensor:  # (b, q, P) and (b, n, P) -> (b, q, n)
+        "How well every key answers every query."
+        if self.additive is not None:
+            return self.additive(torch.tanh(keys[:, None] + queries[:, :, None])).squeeze(-1)
+        return queries @ keys.mT / math.sqrt(queries.shape[-1])
+
     def weights(self, h: Tensor, keys: Tensor) -> Tensor:  # -> (b, h*w, n)
         "The softmax over the memory's `n` patches, written out, for every pixel."
-        q = self.queries(h)
-        if self.additive is not None:
-            scores = self.additive(torch.tanh(keys[:, None] + q[:, :, None])).squeeze(-1)
-        else:
-            scores = q @ keys.mT / math.sqrt(q.shape[-1])
-        return scores.softmax(-1)
+        return self.scores(self.queries(h), keys).softmax(-1)
 
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         "Features (b, p, h, w), keys and values (b, n, P) -> f_t at every pixel (b, P, h, w)."

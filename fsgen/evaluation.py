@@ -10,7 +10,6 @@ __all__ = ['evaluate', 'Difference', 'paired_difference', 'pair', 'draw', 'sampl
 import json
 from collections.abc import Iterable
 from dataclasses import asdict
-from functools import partial
 from operator import itemgetter
 from pathlib import Path
 from typing import NamedTuple
@@ -23,7 +22,8 @@ from torch import Tensor
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
 from .episodes import Episode, Splits, fixed_episodes
-from .likelihood import ancestral_sample, check
+from .likelihood import check
+from .sampling import sample
 from .training import episode_nats, read_metrics
 
 # %% ../nbs/11_evaluation.ipynb #7c4aa32b
@@ -123,11 +123,7 @@ def sample_sheet(
     "Supports, target, and samples of each model side by side, an episode a row."
     columns = {}
     for name, model in models.items():
-        support = episodes.support.repeat_interleave(samples, 0).to(model.device)  # (b*samples, s, c, h, w)
-        with torch.no_grad():
-            logits = partial(model.logits, context=model.context(support))
-        generator = torch.Generator().manual_seed(seed)
-        drawn = ancestral_sample(logits, (len(support), *model.shape), generator, model.device)
+        drawn = sample(model, episodes.support, samples, torch.Generator().manual_seed(seed))
         columns[name] = drawn.cpu().unflatten(0, (-1, samples))  # (b, samples, c, h, w)
     b = len(episodes.support)
     levels = next(iter(models.values())).levels

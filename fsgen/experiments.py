@@ -229,13 +229,16 @@ def sample_command(
     experiment = models[0].experiment
     test = read_data(experiment).test
     out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    columns = {model.experiment.model: model for model in models}
+    names = [model.experiment.model for model in models]
+    if len(set(names)) < len(names):  # two seeds of a model, say
+        names = [run.stem for run in runs]
+    columns = dict(zip(names, models, strict=True))
     chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
     save_figure(sample_sheet(columns, chosen, samples, seed), out / "samples.png")
     chosen = fixed_episodes(test, experiment.task, experiment.shots, 32)
-    for model in models:
+    for column, model in columns.items():
         if isinstance(model, AttentionPixelCNN):
-            name = "attention" if len(models) == 1 else f"{model.experiment.model}-attention"
+            name = "attention" if len(models) == 1 else f"{column}-attention"
             save_figure(attention_path(model, chosen), out / f"{name}.png")
 
 # %% ../nbs/12_experiments.ipynb #dd6f2511

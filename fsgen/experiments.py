@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['GLYPHS', 'OMNIGLOT', 'INNER', 'OWN', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS',
-           'EXPERIMENTS', 'PAPER', 'COLOUR', 'COMMANDS', 'find_experiment', 'train_command', 'exam', 'evaluate_command',
-           'sample_command', 'count', 'describe', 'data_command', 'demo_command', 'meta_steps', 'colour_steps',
-           'synchronize', 'peak_memory', 'bench_command', 'save', 'save_figure', 'write_json', 'usage', 'parse',
-           'run_command', 'main']
+           'EXPERIMENTS', 'PAPER', 'SAMPLED', 'TRAINED', 'PRECISIONS', 'COLOUR', 'COMMANDS', 'find_experiment',
+           'train_command', 'exam', 'evaluate_command', 'sample_command', 'count', 'describe', 'data_command',
+           'demo_command', 'sampling_steps', 'multiply_adds', 'training_steps', 'meta_steps', 'colour_steps',
+           'synchronize', 'peak_memory', 'median_seconds', 'speed_ratios', 'bench_command', 'save', 'save_figure',
+           'write_json', 'usage', 'parse', 'run_command', 'main']
 
 # %% ../nbs/12_experiments.ipynb #0f38b947
 import contextlib
@@ -16,6 +17,7 @@ import difflib
 import inspect
 import io
 import json as jsonlib
+import math
 import statistics
 import sys
 import time
@@ -54,7 +56,9 @@ from fsgen.evaluation import (
     sample_sheet,
     table,
 )
+from .gated import PixelCNN
 from .likelihood import InputError, check, nll
+from .sampling import sample
 from fsgen.training import (
     MODELS,
     Experiment,
@@ -350,6 +354,68 @@ def demo_command(
     print(table(rows))
     print(f"\n{time.monotonic() - began:.0f} s. Figures and results.json are in {out}.")
 
+# %% ../nbs/12_experiments.ipynb #b2e1eab2
+SAMPLED = {"binary": ((1, 28, 28), 2), "colour": ((3, 32, 32), 256)}
+
+
+def sampling_steps(layers: int) -> dict[str, Callable[[], None]]:
+    "Of 16 images: one teacher-forced pass, and the exact sampler."
+    device, kinds = default_device(), {}
+    for name, (shape, levels) in SAMPLED.items():
+        model = build(Experiment(model="conditional", layers=layers, planes=64), shape, levels).to(device)
+        support = torch.randint(levels, (16, 4, *shape), dtype=torch.uint8).to(device)
+        with torch.no_grad():
+            context = model.context(support)
+        logits = torch.inference_mode()(partial(model.logits, support[:, 0], context))
+        kinds |= {f"forward, {name}": logits, f"sample, {name}": partial(sample, model, support)}
+    return kinds
+
+# %% ../nbs/12_experiments.ipynb #50d606f8
+TRAINED = {"12x64": (64, 28), "12x24": (24, 26)}  # planes and size; the second is the paper's for Omniglot
+PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
+
+
+def multiply_adds(layers: int, planes: int, size: int) -> int:
+    "What a training step of the body on 16 binary images needs, in multiply-adds."
+    body = PixelCNN(layers=layers, planes=planes)
+    convs = [m for m in body.modules() if isinstance(m, torch.nn.Conv2d)]
+    first = body.vertical.weight.numel() + body.horizontal.weight.numel()  # the image needs no gradient
+    return 16 * size**2 * (3 * sum(conv.weight.numel() for conv in convs) - first)
+
+
+def training_steps(layers: int, compiled: bool = False) -> dict[str, Callable[[], None]]:
+    "A full step of the body on 16 binary images in each precision and memory format; large matrix products."
+    device, kinds = default_device(), {}
+
+    def step(planes, size, precision, memory_format, compiled=False):
+        torch.manual_seed(0)
+        body = PixelCNN(layers=layers, planes=planes).to(device, memory_format=memory_format)
+        optimizer = torch.optim.Adam(body.parameters(), fused=True)
+        images = torch.randint(2, (16, 1, size, size)).to(device)
+        forward = torch.compile(body) if compiled else body
+
+        def take():
+            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+                logits = forward(body.scale(images))
+            optimizer.zero_grad()
+            nll(logits, images).mean().backward()
+            optimizer.step()
+
+        return take
+
+    for precision, dtype in PRECISIONS.items():
+        matrix = torch.randn(2048, 2048).to(device, dtype)
+        kinds[f"matmul, {precision}"] = partial(torch.mm, matrix, matrix)
+        for name, (planes, size) in TRAINED.items():
+            formats = {"": torch.channels_last, ", contiguous": torch.contiguous_format}
+            for note, memory_format in formats.items():
+                kinds[f"train {name}, {precision}{note}"] = step(planes, size, precision, memory_format)
+            if compiled:
+                kinds[f"train {name}, {precision}, compiled"] = step(
+                    planes, size, precision, torch.channels_last, True
+                )
+    return kinds
+
 # %% ../nbs/12_experiments.ipynb #f729da44
 def meta_steps(layers: int) -> dict[str, Callable[[], None]]:
     "A training step of each kind, up to the gradient."
@@ -438,48 +504,73 @@ def _status(name):
     return int(line.split()[1])  # kB
 
 # %% ../nbs/12_experiments.ipynb #8ece8a4c
+def median_seconds(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
+    "Median time of each kind of step, all timed in turn, after a round that is not."
+    seconds = {kind: [] for kind in kinds}
+    for _ in range(rounds + 1):
+        for kind, step in kinds.items():
+            synchronize()
+            began = time.perf_counter()
+            step()
+            synchronize()
+            seconds[kind].append(time.perf_counter() - began)
+    return {kind: statistics.median(times[1:]) for kind, times in seconds.items()}
+
+
+def speed_ratios(medians: dict[str, float], layers: int) -> dict[str, float]:
+    "What the medians say: sampling against a pass, training against a matrix product, meta against plain."
+    ratios = {}
+    for name, (shape, _) in SAMPLED.items():
+        note = "" if name == "binary" else f"_{name}"
+        over = medians[f"sample, {name}"] / medians[f"forward, {name}"]
+        ratios |= {f"sampling_speedup{note}": math.prod(shape) / over, f"sampling_over_forward{note}": over}
+    for kind, seconds in medians.items():
+        if kind.startswith("train "):
+            name, precision, *note = kind.removeprefix("train ").split(", ")
+            rate = 2048**3 / medians[f"matmul, {precision}"]
+            fraction = multiply_adds(layers, *TRAINED[name]) / seconds / rate
+            ratios["_".join(["train_fraction_of_peak", name, precision, *note])] = fraction
+    return ratios | {
+        "train_fraction_of_peak": ratios["train_fraction_of_peak_12x64_float32"],
+        "meta_step_ratio": medians["meta"] / medians["plain"],
+        "meta_step_ratio_contiguous": medians["meta"] / medians["plain, contiguous"],
+        "meta_batched_over_loop": medians["meta, a task at a time"] / medians["meta"],
+        "meta_second_over_first_order": medians["meta on nll"] / medians["meta on nll, first order"],
+    }
+
+# %% ../nbs/12_experiments.ipynb #ac8cf83d
 def bench_command(
     json: Path | None = None,
     rounds: int = 7,
     layers: int = 12,
     colour_layers: int = 16,
+    compile: bool = False,
 ):
-    """Time and peak memory of a meta step against a plain step, and the memory of colour at 256 levels.
+    """Speed of sampling and training, cost of a meta step, peak memory; ratios of times taken in one run.
 
     Args:
         json: write the results there
         rounds: times that each kind of step is timed, after one that is not
         layers: gated layers of the body
         colour_layers: gated layers of the 48x48 body whose memory is measured
+        compile: time training under torch.compile, too; compiling takes minutes
     """
     check(min(rounds, layers, colour_layers) > 0, "rounds and layers must be at least 1.")
-    steps = meta_steps(layers)
-    seconds = {kind: [] for kind in steps}
-    for _ in range(rounds + 1):
-        for kind, step in steps.items():
-            synchronize()
-            began = time.perf_counter()
-            step()
-            synchronize()
-            seconds[kind].append(time.perf_counter() - began)
-    medians = {kind: statistics.median(times[1:]) for kind, times in seconds.items()}
+    medians = {}
+    for kinds in (sampling_steps(layers), training_steps(layers, compile), meta_steps(layers)):
+        medians |= median_seconds(kinds, rounds)
     for kind, median in medians.items():
-        print(f"{kind:25} {median:.3f} s")
+        print(f"{kind:32} {median:.4f} s")
     memory = {}
     measured = [(meta_steps, kind, layers) for kind in ("plain", "meta", "meta, a task at a time")]
+    measured += [(training_steps, f"train 12x64, {precision}", layers) for precision in PRECISIONS]
     measured += [(colour_steps, kind, colour_layers) for kind in COLOUR]
     for kinds, kind, depth in measured:
         with ProcessPoolExecutor(1, get_context("spawn")) as pool:
             memory[kind] = pool.submit(peak_memory, kinds, kind, depth).result()
-        print(f"{kind:25} peak memory {memory[kind]} MB")
-    ratios = {
-        "meta_step_ratio": medians["meta"] / medians["plain"],
-        "meta_step_ratio_contiguous": medians["meta"] / medians["plain, contiguous"],
-        "meta_batched_over_loop": medians["meta, a task at a time"] / medians["meta"],
-        "meta_second_over_first_order": medians["meta on nll"] / medians["meta on nll, first order"],
-    }
+        print(f"{kind:32} peak memory {memory[kind]} MB")
+    ratios, largest = speed_ratios(medians, layers), {}
     few, many, no_head = (memory[kind] for kind in COLOUR)
-    largest = {}
     if few is not None:
         each = (many - few) / 8  # MB an image
         ratios |= {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / many}
@@ -488,9 +579,11 @@ def bench_command(
         print(f"colour, largest batch of a step in float32 by memory: {largest}")
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
+    images = {kind: 16 / seconds for kind, seconds in medians.items() if kind.startswith(("train", "sample"))}
     if json is not None:
-        facts = {"median_seconds": medians, "peak_megabytes": memory, "rounds": rounds, "layers": layers}
-        facts |= {"colour_layers": colour_layers, "colour_largest_batch": largest}
+        facts = {"median_seconds": medians, "images_per_second": images, "peak_megabytes": memory}
+        facts |= {"rounds": rounds, "layers": layers, "colour_layers": colour_layers}
+        facts |= {"colour_largest_batch": largest}
         machine = {"device": device_name(default_device()), "commit": commit(), "torch": torch.__version__}
         write_json(json, ratios | facts | machine)
 

@@ -112,6 +112,11 @@ def test_bench(fsgen, refused, tmp_path):
     assert code == 0, error
     bench = json.loads((tmp_path / "bench.json").read_text())
     seconds = bench["median_seconds"]
+    over = seconds["sample, binary"] / seconds["forward, binary"]
+    assert bench["sampling_over_forward"] == over and bench["sampling_speedup"] == 784 / over
+    assert bench["sampling_speedup_colour"] * bench["sampling_over_forward_colour"] == pytest.approx(3 * 1024)
+    assert 0 < bench["train_fraction_of_peak"] < 2 and 0 < bench["train_fraction_of_peak_12x24_bf16"] < 2
+    assert bench["images_per_second"]["train 12x24, bf16"] == 16 / seconds["train 12x24, bf16"]
     assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
     assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
     assert min(seconds.values()) > 0 and {"plain", "meta"} <= bench["peak_megabytes"].keys()

@@ -9,6 +9,7 @@ __all__ = ['receptive_field', 'VerticalConv2d', 'HorizontalConv2d']
 from collections.abc import Callable, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 # %% ../nbs/01_masks.ipynb #e0708a16
@@ -33,10 +34,11 @@ class VerticalConv2d(nn.Conv2d):
         k: int,  # side of the full kernel, odd, of which the upper half and the centre row exist
         strict: bool = False,  # leave out row i itself (the first layer)
     ):
-        super().__init__(inputs, outputs, (k // 2 + 1, k), padding=(k // 2 + strict, k // 2))
+        super().__init__(inputs, outputs, (k // 2 + 1, k))
+        self.margins = (k // 2, k // 2, k // 2 + strict, -strict)  # left, right, top, bottom
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)
-        return super().forward(x)[:, :, : x.shape[2]]
+        return super().forward(F.pad(x, self.margins))
 
 
 class HorizontalConv2d(nn.Conv2d):
@@ -49,7 +51,8 @@ class HorizontalConv2d(nn.Conv2d):
         k: int,  # side of the full kernel, odd, of which the left half and the centre exist
         strict: bool = False,  # leave out pixel j itself (the first layer)
     ):
-        super().__init__(inputs, outputs, (1, k // 2 + 1), padding=(0, k // 2 + strict))
+        super().__init__(inputs, outputs, (1, k // 2 + 1))
+        self.margins = (k // 2 + strict, -strict)  # left, right
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)
-        return super().forward(x)[..., : x.shape[3]]
+        return super().forward(F.pad(x, self.margins))

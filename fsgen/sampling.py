@@ -80,7 +80,7 @@ class CachedBody:
         self.vertical, self.horizontal = kernels("vertical"), kernels("horizontal")
         (g, _, planes), layers = self.vertical[0].shape, range(len(body.layers))
         zeros, ones = self.vertical[0].new_zeros, self.vertical[0].new_ones
-        halves = torch.cat([ones(planes), ones(planes) / 2])  # of a gate: tanh, and sigmoid through tanh
+        factors = torch.cat([-2 * ones(planes), ones(planes)])  # of a gate: tanh through sigmoid, and sigmoid
         self.image = zeros(g, n, 5, width + 7, body.channels)  # scaled: four rows above and this one
         self.rows = zeros(len(layers), g, n, width, 2 * planes)
         self.before, self.h = zeros(len(layers) * g, n, 2 * planes), zeros(len(layers) + 1, g, n, planes)
@@ -88,23 +88,22 @@ class CachedBody:
         self.row_layers, self.pixel_layers, left, skips = [], [], [], []
         for i in layers:
             name = f"layers.{i}"
+            vertical, vertical_bias = kernels(f"{name}.vertical")
             across, bias = kernels(f"{name}.across")
             horizontal, more = kernels(f"{name}.horizontal")
             bias, for_rows = (bias + more)[:, :, None], None
             if summary is not None:
                 said = (summary @ weights[f"{name}.summary.weight"].mT).view(g, n, 1, -1)
                 for_rows, for_row = said.chunk(2, -1)
-                bias = bias + for_row
+                for_rows, bias = for_rows * factors, bias + for_row
             self.row_layers.append(RowLayer(
-                kernels(f"{name}.vertical"), (across * halves, bias * halves), for_rows,
-                zeros(g, n, 2, width + 2, planes), self.rows[i],
+                (vertical * factors, vertical_bias * factors),
+                (across / factors[:, None] * factors, bias * factors),
+                for_rows, zeros(g, n, 2, width + 2, planes), self.rows[i],
             ))  # fmt: skip
-            from_left, here = (horizontal * halves).chunk(2, 1)
+            from_left, here = (horizontal * factors).chunk(2, 1)
             left.append(from_left)
-            residual, skip = (
-                torch.cat([weight / 2, bias], 1)
-                for weight, bias in (kernels(f"{name}.residual"), kernels(f"{name}.skip"))
-            )
+            residual, skip = (torch.cat(kernels(f"{name}.{part}"), 1) for part in ("residual", "skip"))
             skips.append(skip)
             out = self.out[:, :, i]
             self.pixel_layers.append(PixelLayer(
@@ -119,7 +118,7 @@ class CachedBody:
         )
         if look_up is not None:
             lookups = [weights[f"layers.{i}.lookup.weight"][0].flatten(1).mT for i in layers[body.middle :]]
-            self.lookups = torch.stack(lookups) * halves  # (layers/2, lookup_planes, 2*planes)
+            self.lookups = torch.stack(lookups) * factors  # (layers/2, lookup_planes, 2*planes)
 
     def start_row(self):
         "The vertical stack of the next row, in all layers."
@@ -136,8 +135,8 @@ class CachedBody:
             kernel, bias = layer.across
             torch.add((rows @ kernel).view(shape), bias, out=layer.before)
             rows = rows.view(shape) if layer.summary is None else rows.view(shape) + layer.summary
-            what, whether = rows.chunk(2, -1)
-            v = torch.tanh(what) * torch.sigmoid(whether)
+            what, whether = rows.sigmoid_().chunk(2, -1)
+            v = torch.addcmul(whether, what, whether, value=-2)
         self.h.zero_()  # nothing is left of the first pixel
 
     def features(self, j: int) -> Tensor:  # (g, n, skip)
@@ -152,8 +151,8 @@ class CachedBody:
             if self.look_up is not None and i == self.middle:
                 found = self.look_up(layer.h[0], j)
                 self.before[i:].baddbmm_(found.expand(len(self.lookups), -1, -1), self.lookups)
-            torch.baddbmm(layer.before, layer.h, layer.kernel, out=self.both).tanh_()
-            torch.addcmul(what, what, whether, out=layer.gates)
+            torch.baddbmm(layer.before, layer.h, layer.kernel, out=self.both).sigmoid_()
+            torch.addcmul(whether, what, whether, value=-2, out=layer.gates)
             torch.baddbmm(layer.h, layer.out, layer.residual, out=layer.after)
         return self.out.flatten(2) @ self.skips
 

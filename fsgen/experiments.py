@@ -33,6 +33,7 @@ from typing import Literal
 import matplotlib.pyplot as plt
 import torch
 import tyro
+from accelerate import PartialState
 from matplotlib.figure import Figure
 
 from .attention import AttentionPixelCNN
@@ -160,7 +161,9 @@ def train_command(name: str):
         """
         out = out or Path("runs") / f"{experiment.name}-{experiment.seed}"
         facts = train(experiment, out).facts
-        print(f"{out}: step {facts['steps']}, {facts['seconds']:.0f} s. Next: fsgen evaluate {out}")
+        PartialState().print(
+            f"{out}: step {facts['steps']}, {facts['seconds']:.0f} s. Next: fsgen evaluate {out}"
+        )
 
     return train_named
 
@@ -673,3 +676,7 @@ def main() -> None:
     except KeyboardInterrupt as stop:
         print(f"fsgen: {stop or 'Stopped.'} Run the same command to go on.", file=sys.stderr)
         sys.exit(130)
+
+# %% ../nbs/12_experiments.ipynb #dd96295f
+if __name__ == "__main__" and "__file__" in globals():
+    main()

@@ -4,8 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'LOG_EVERY', 'Experiment', 'build', 'read_data', 'training_episodes', 'episode_nats', 'write', 'commit',
-           'default_device', 'device_name', 'load', 'open_run', 'read_checkpoint', 'StopSignals', 'make_optimizer',
-           'update_average', 'Run', 'read_metrics', 'train', 'loop']
+           'default_device', 'device_name', 'load', 'open_run', 'checkpoints', 'read_checkpoint', 'StopSignals',
+           'make_optimizer', 'update_average', 'make_accelerator', 'share', 'Run', 'resume', 'save_run', 'read_metrics',
+           'agreed', 'tracking', 'train', 'loop']
 
 # %% ../nbs/09_training.ipynb #face7563
 import contextlib
@@ -17,15 +18,22 @@ import os
 import platform
 import signal
 import subprocess
+import sys
 import threading
 import time
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, fields
+from datetime import timedelta
 from functools import partial
 from inspect import signature
 from pathlib import Path
 from typing import Literal, TextIO
+from zipfile import ZipFile
 
+import numpy as np
 import torch
+from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
+from accelerate.utils import is_tensorboard_available
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
@@ -96,6 +104,8 @@ class Experiment:
     "support sets a step"
     targets: int = 1
     "target images for each support set in training; tests have one"
+    accumulate: int = 1
+    "parts that the batch of a step is computed in, to save memory"
     optimizer: Literal["adam", "rmsprop"] = "adam"
     "rmsprop is the paper's"
     learning_rate: float = 5e-3
@@ -122,7 +132,8 @@ class Experiment:
             choices = registered.get(field.name, choices)
             if choices and value not in choices:
                 raise InputError(f"{field.name} must be one of {', '.join(choices)}, not {value!r}.")
-        for name in "shots size layers planes skip summary_size patch_planes steps batch targets".split():
+        counts = "shots size layers planes skip summary_size patch_planes steps batch targets accumulate"
+        for name in counts.split():
             check(getattr(self, name) >= 1, f"{name} must be at least 1, not {getattr(self, name)}.")
         for name in ("learning_rate", "clip", "checkpoint_every"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
@@ -273,17 +284,37 @@ def open_run(
         "choose another folder with --out, or delete it.",
     )
 
+# %% ../nbs/09_training.ipynb #157d5d7d
+def checkpoints(
+    out: Path,  # run folder
+) -> list[Path]:
+    "The run's checkpoints, the newest first."
+    return sorted(out.glob("checkpoint-*.pt"), reverse=True)
+
 
 def read_checkpoint(
-    path: Path,
+    out: Path,  # run folder
 ) -> dict | None:
-    "The saved state, None if there is none; `InputError` if it can't be read."
-    if not path.exists():
-        return None
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch raises many kinds for a broken file
-        raise InputError(f"{path} is broken; delete it to start again from the first step.") from error
+    "The newest state that is whole, None if none was saved; `InputError` if all of them are broken."
+    broken = []
+    for path in checkpoints(out):
+        try:
+            with ZipFile(path) as archive:  # torch.load does not compare checksums
+                if archive.testzip():
+                    raise OSError("a wrong checksum")
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        except Exception:  # torch raises many kinds for a broken file
+            broken.append(path.name)
+            continue
+        if broken:
+            tqdm.write(f"{out}/{', '.join(broken)} is broken; going on from {path.name}.", file=sys.stderr)
+        return state
+    check(
+        not broken,
+        f"Every checkpoint in {out} is broken ({', '.join(broken)}); "
+        "delete them to start again from the first step.",
+    )
+    return None
 
 # %% ../nbs/09_training.ipynb #d8a3b3dc
 class StopSignals:
@@ -335,19 +366,50 @@ def update_average(
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
+# %% ../nbs/09_training.ipynb #2409759e
+def make_accelerator(
+    out: Path,  # run folder, where trackers write
+) -> Accelerator:
+    "This process among those that `accelerate launch` started, or the only one."
+    waits = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # a data set is unpacked, a test is long
+    unused = DistributedDataParallelKwargs(find_unused_parameters=True)  # the last layer's residual
+    return Accelerator(
+        cpu=default_device().type == "cpu",
+        mixed_precision="no",  # autocast is entered in `Run.take_step`
+        log_with="tensorboard" if is_tensorboard_available() else None,
+        project_dir=out,
+        kwargs_handlers=[waits, unused],
+    )
+
+
+def share(
+    episode: Episode,  # of a whole batch
+    parts: int,  # a divisor of the number of support sets
+) -> list[Episode]:
+    "The batch in equal parts, in order."
+    return [Episode(*pair) for pair in zip(*(x.chunk(parts) for x in episode), strict=True)]
+
 # %% ../nbs/09_training.ipynb #5f80de3c
 class Run:
-    "The state of a training run, saved to and resumed from its folder."
+    "The state of a training run, and what a step does to it."
 
     def __init__(
         self,
         experiment: Experiment,
         data: ImageSet,  # training images
         out: Path,  # run folder
+        accelerator: Accelerator,
     ):
-        self.experiment, self.out, self.device = experiment, out, data.images.device
+        self.experiment, self.out, self.accelerator = experiment, out, accelerator
+        self.device, processes = data.images.device, accelerator.num_processes
+        check(
+            experiment.batch % (processes * experiment.accumulate) == 0,
+            f"A batch of {experiment.batch} support sets can't be cut into equal parts for "
+            f"processes={processes} with accumulate={experiment.accumulate}.",
+        )
         self.model = build(experiment, data.images.shape[1:], data.levels).to(self.device)
         self.average = copy.deepcopy(self.model)
+        self.shared = accelerator.prepare_model(self.model)  # the same weights, gradients averaged
         self.optimizer, self.schedule = make_optimizer(self.model, experiment)
         self.step, self.seconds = 0, 0.0
         self.commit = commit()  # of the code that runs, whatever is committed while it does
@@ -356,50 +418,66 @@ class Run:
             "optimizer": self.optimizer, "schedule": self.schedule,
         }  # fmt: skip
 
-    def resume(self):
-        "Go on from the folder's checkpoint, if there is one."
-        state = read_checkpoint(self.out / "checkpoint.pt")
-        if state is None:
-            return
-        try:
-            for name, part in self.parts.items():
-                part.load_state_dict(state[name])
-            self.step, self.seconds = state["step"], state["seconds"]
-        except Exception as error:  # whatever a foreign file makes load_state_dict raise
-            raise InputError(
-                f"{self.out}/checkpoint.pt does not fit this experiment; choose another folder with --out."
-            ) from error
-
-    def save(self):
-        "Weights for use, and the checkpoint to go on from."
-        facts = {
-            "experiment": asdict(self.experiment),
-            "shape": list(self.model.shape), "levels": self.model.levels,
-            "steps": self.step, "seconds": round(self.seconds, 1),
-            "commit": self.commit, "device": device_name(self.device),
-        }  # fmt: skip
-        weights = {name: value.contiguous() for name, value in self.average.state_dict().items()}
-        write(self.out / "weights.safetensors", save(weights, {"fsgen": json.dumps(facts)}))
-        state = {name: part.state_dict() for name, part in self.parts.items()}
-        state |= {"step": self.step, "seconds": self.seconds}
-        content = io.BytesIO()
-        torch.save(state, content)
-        write(self.out / "checkpoint.pt", content.getvalue())
-
     def take_step(self, episode: Episode) -> Tensor:  # (2,)
-        "One optimizer step; returns the loss, nats/dim, and the norm of its gradient before clipping."
-        bf16 = self.experiment.precision == "bf16"
-        with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
-            nats = self.model(episode.target, episode.support)
-        loss = nats.mean() / math.prod(self.model.shape)
+        "One optimizer step; returns this process's loss, nats/dim, and the gradient's norm before clipping."
+        experiment, parts = self.experiment, self.experiment.accumulate
+        process = self.accelerator.process_index
+        seeds = np.random.SeedSequence((experiment.seed, self.step, process))
+        torch.manual_seed(int(seeds.generate_state(1)[0]))
+        mine = share(episode, self.accelerator.num_processes * parts)[process * parts :][:parts]
+        total, bf16 = torch.zeros((), device=self.device), experiment.precision == "bf16"
         self.optimizer.zero_grad()
-        loss.backward()
-        norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.clip)
+        for part in mine:
+            with contextlib.ExitStack() as stack:
+                if part is not mine[-1]:
+                    stack.enter_context(self.accelerator.no_sync(self.shared))
+                with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
+                    nats = self.shared(part.target, part.support)
+                loss = nats.mean() / math.prod(self.model.shape) / parts
+                loss.backward()
+            total += loss.detach()
+        norm = nn.utils.clip_grad_norm_(self.model.parameters(), experiment.clip)
         self.optimizer.step()
         self.schedule.step()
-        update_average(self.average, self.model, self.experiment.ema, self.step)
+        update_average(self.average, self.model, experiment.ema, self.step)
         self.step += 1
-        return torch.stack([loss.detach(), norm])
+        return torch.stack([total, norm])
+
+# %% ../nbs/09_training.ipynb #bbeb0f55
+def resume(run: Run):
+    "Go on from the folder's newest whole checkpoint, if there is one."
+    state = read_checkpoint(run.out)
+    if state is None:
+        return
+    try:
+        for name, part in run.parts.items():
+            part.load_state_dict(state[name])
+        run.step, run.seconds = state["step"], state["seconds"]
+    except Exception as error:  # whatever a foreign file makes load_state_dict raise
+        raise InputError(
+            f"The checkpoints in {run.out} do not fit this experiment; choose another folder with --out."
+        ) from error
+
+
+def save_run(run: Run):
+    "Weights for use, and the checkpoint to go on from; of the older ones, only the last is kept."
+    facts = {
+        "experiment": asdict(run.experiment),
+        "shape": list(run.model.shape), "levels": run.model.levels,
+        "steps": run.step, "seconds": round(run.seconds, 1),
+        "commit": run.commit, "device": device_name(run.device),
+    }  # fmt: skip
+    weights = {name: value.contiguous() for name, value in run.average.state_dict().items()}
+    write(run.out / "weights.safetensors", save(weights, {"fsgen": json.dumps(facts)}))
+    state = {name: part.state_dict() for name, part in run.parts.items()}
+    state |= {"step": run.step, "seconds": run.seconds}
+    content = io.BytesIO()
+    torch.save(state, content)
+    new = run.out / f"checkpoint-{run.step:08}.pt"
+    write(new, content.getvalue())
+    kept = [path for path in checkpoints(run.out) if path <= new][:2]  # a later one was broken
+    for path in set(checkpoints(run.out)).difference(kept):
+        path.unlink()
 
 # %% ../nbs/09_training.ipynb #9fd2ac8f
 LOG_EVERY = 10  # steps
@@ -418,44 +496,75 @@ def read_metrics(
     return lines
 
 
+def agreed(run: Run, stop: bool) -> bool:
+    "Whether any process was told to stop. Several ask each other only when they log: it stalls a GPU."
+    if run.accelerator.num_processes == 1:
+        return stop
+    if run.step % LOG_EVERY:
+        return False
+    return bool(run.accelerator.reduce(torch.tensor(float(stop), device=run.device), "sum"))
+
+# %% ../nbs/09_training.ipynb #0a4fa0eb
+@contextlib.contextmanager
+def tracking(run: Run) -> Iterator[None]:
+    "While open, what is logged goes to TensorBoard too, if it is installed."
+    trackers = run.accelerator.trackers
+    run.accelerator.init_trackers("tensorboard", init_kwargs={"tensorboard": {"purge_step": run.step + 1}})
+    try:
+        yield
+    finally:
+        for tracker in trackers:
+            tracker.finish()
+
+# %% ../nbs/09_training.ipynb #92e1b6e2
 def train(
     experiment: Experiment,
     out: Path | str,  # run folder; a run that was stopped there is resumed
     splits: Splits | None = None,  # the experiment's data if None
 ) -> FewShotModel:
     "Train to `experiment.steps`, with checkpoints; returns the model as `load(out)` does."
-    out, device = Path(out), default_device()
-    splits = read_data(experiment) if splits is None else splits
+    out = Path(out)
+    accelerator = make_accelerator(out)
+    device, main = accelerator.device, accelerator.is_main_process
+    if splits is None:
+        with accelerator.local_main_process_first():  # it fills the cache
+            splits = read_data(experiment)
     data = splits.train.to(device)
     training_episodes(data, experiment, 0)  # refuse what the data can't serve before a folder is made
     fixed_episodes(splits.test, experiment.task, experiment.shots, 1)
-    run = Run(experiment, data, out)
-    open_run(out, experiment)
-    run.resume()
-    kept = [line for line in read_metrics(out) if line["step"] <= run.step]
-    write(out / "metrics.jsonl", "".join(json.dumps(line) + "\n" for line in kept).encode())
+    run = Run(experiment, data, out, accelerator)
+    if main:
+        open_run(out, experiment)
+    resume(run)
+    log = out / "metrics.jsonl" if main else Path(os.devnull)
+    if main:
+        kept = [line for line in read_metrics(out) if line["step"] <= run.step]
+        write(log, "".join(json.dumps(line) + "\n" for line in kept).encode())
     if run.step < experiment.steps:
-        with (out / "metrics.jsonl").open("a") as log, StopSignals() as signals:
-            loop(run, data, splits.test, log, signals)
+        gpu = [device] if device.type == "cuda" else []
+        with log.open("a") as file, StopSignals() as signals, torch.random.fork_rng(gpu), tracking(run):
+            loop(run, data, splits.test, file, signals)
     return load(out, device)
 
 # %% ../nbs/09_training.ipynb #dd153c3f
 def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a loss that is not finite."
-    experiment, exam = run.experiment, None
+    experiment, main, exam = run.experiment, run.accelerator.is_main_process, None
     images = experiment.batch * experiment.targets
-    if experiment.validate:
+    if experiment.validate and main:
         exam = fixed_episodes(test, experiment.task, experiment.shots, experiment.validate)
     before, began = run.seconds, time.monotonic()
     last, sums = (run.step, run.seconds), torch.zeros(2, device=run.device)
-    with tqdm(initial=run.step, total=experiment.steps, unit="images", unit_scale=images) as bar:
+    bar = {"initial": run.step, "total": experiment.steps, "unit": "images", "unit_scale": images}
+    with tqdm(**bar, disable=not main) as bar:
         while run.step < experiment.steps:
             sums += run.take_step(training_episodes(data, experiment, run.step))
             bar.update()
             last_step = run.step == experiment.steps
-            due = run.step % experiment.checkpoint_every == 0 or last_step or signals.stop
+            stop = agreed(run, signals.stop)
+            due = run.step % experiment.checkpoint_every == 0 or last_step or stop
             if due or run.step % LOG_EVERY == 0:
-                loss, norm = (sums / (run.step - last[0])).tolist()
+                loss, norm = run.accelerator.reduce(sums / (run.step - last[0]), "mean").tolist()
                 check(
                     math.isfinite(loss) and math.isfinite(norm),
                     f"The loss or its gradient was not finite by step {run.step}; "
@@ -472,11 +581,13 @@ def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSig
                     line["test"] = episode_nats(run.average, exam, experiment.batch).mean().item()
                 log.write(json.dumps(line) + "\n")
                 log.flush()
+                run.accelerator.log(line, step=line.pop("step"))
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 last, sums = (run.step, run.seconds), torch.zeros_like(sums)
-            if due:
-                run.save()
-            if signals.stop and not last_step:
+            if due and main:
+                save_run(run)
+            if stop and not last_step:
                 break
+    run.accelerator.wait_for_everyone()  # until all is saved
     if run.step < experiment.steps:
         raise KeyboardInterrupt(f"Stopped at step {run.step} of {experiment.steps}, saved in {run.out}.")

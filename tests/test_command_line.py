@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 from fsgen import experiments
 from fsgen.datasets import DOWNLOADS, OMNIGLOT_PARTS
-from fsgen.training import read_metrics
+from fsgen.training import checkpoints, read_metrics
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
 NAME = "glyphs-inversion-attention"
@@ -68,7 +68,7 @@ def test_interrupted_run_says_how_to_go_on(command, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "saved in" in error and "same command" in error and "Traceback" not in error
-    assert (out / "checkpoint.pt").exists()
+    assert len(checkpoints(out)) in (1, 2)
 
 
 def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
@@ -183,7 +183,7 @@ def test_too_few_images(refused, tmp_path):
 def test_loss_that_is_not_finite(refused, tmp_path):
     line = ["train", NAME, *TINY, "--learning-rate", 1e30, "--warmup", 0, "--out", tmp_path / "run"]
     assert "not finite" in refused(*line)
-    assert not (tmp_path / "run/checkpoint.pt").exists()
+    assert not checkpoints(tmp_path / "run")
 
 
 def zipped(name):
@@ -236,15 +236,15 @@ def test_broken_files(refused, tiny_run, tmp_path):
     (run / "config.json").write_bytes((tiny_run / "config.json").read_bytes())
     (run / "metrics.jsonl").write_bytes((tiny_run / "metrics.jsonl").read_bytes())
     line = ["train", NAME, *TINY, "--steps", 200, "--checkpoint-every", 5, "--out", run]
-    assert "checkpoint.pt is broken" in refused(*line)
+    assert "is broken (checkpoint-00000200.pt, checkpoint-00000195.pt); delete" in refused(*line)
     assert "weights.safetensors is broken" in refused("evaluate", run)
     assert "weights.safetensors is broken" in refused("sample", run)
     assert "is not there" in refused("evaluate", tmp_path)
 
     larger = ["train", NAME, *TINY, "--planes", 12, "--out", run]
     (run / "config.json").unlink()
-    (run / "checkpoint.pt").write_bytes((tiny_run / "checkpoint.pt").read_bytes())
-    assert "does not fit" in refused(*larger)
+    checkpoints(run)[0].write_bytes(checkpoints(tiny_run)[0].read_bytes())
+    assert "do not fit" in refused(*larger)
 
 
 def test_unwritable_places(refused, tiny_run, tmp_path):
@@ -254,6 +254,6 @@ def test_unwritable_places(refused, tiny_run, tmp_path):
     assert "results.json could not be written" in error
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
-    (tmp_path / "run/checkpoint.pt.part").mkdir(parents=True)  # stands in the way, for root too
+    (tmp_path / "run/checkpoint-00000003.pt.part").mkdir(parents=True)  # stands in the way, for root too
     line = ["train", NAME, *TINY, "--steps", 3, "--out", tmp_path / "run"]
-    assert "checkpoint.pt could not be written" in refused(*line)
+    assert "checkpoint-00000003.pt could not be written" in refused(*line)

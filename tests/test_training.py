@@ -1,0 +1,136 @@
+"Training in real processes: several that share a batch, and one that is killed again and again."
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict, replace
+from multiprocessing import get_context
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from fsgen.training import MODELS, Experiment, checkpoints, read_data, read_metrics, train
+
+TINY = Experiment(
+    name="glyphs-inversion-attention", task="inversion", shots=1, size=10,
+    layers=1, planes=4, skip=4, summary_size=8, patch_planes=4,
+    steps=12, batch=8, warmup=2, ema=0.9, checkpoint_every=6, validate=10,
+)  # fmt: skip
+RUNS = {model: replace(TINY, model=model) for model in MODELS}
+RUNS["characters"] = replace(
+    TINY, task="characters", shots=2, targets=3, model="attentive-meta", accumulate=2
+)
+SCRIPT = """
+import json, sys
+from fsgen.training import Experiment, train
+for out, fields in json.loads(sys.argv[1]).items():
+    assert train(Experiment(**fields), out).facts["steps"] == fields["steps"]
+"""
+
+
+def launched(*args):
+    "Two processes of `accelerate launch`; on the CPU, as no GPU is shown to them."
+    accelerate = Path(sys.executable).with_name("accelerate")
+    line = [accelerate, "launch", "--multi_gpu", "--num_processes", 2, "--main_process_port", 0, *args]
+    environment = os.environ | {"CUDA_VISIBLE_DEVICES": "", "OMP_NUM_THREADS": "1"}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return subprocess.Popen([*map(str, line)], env=environment, text=True, **pipes)
+
+
+def flags(experiment):
+    "The experiment as flags of the command line."
+    changed = {k: v for k, v in asdict(experiment).items() if v != getattr(Experiment(), k)}
+    return [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+def assert_same_up_to_rounding(run, experiment, reference):
+    "A run has the loss curve and the weights of one process that computes the whole batch at once."
+    train(replace(experiment, accumulate=1), reference)
+    for line, wanted in zip(read_metrics(run), read_metrics(reference), strict=True):
+        for key in ("step", "loss", "gradient_norm", "test"):
+            assert line.get(key, 0) == pytest.approx(wanted.get(key, 0), rel=1e-5), (run, key)
+    weights = load_file(run / "weights.safetensors")
+    for name, wanted in load_file(reference / "weights.safetensors").items():
+        torch.testing.assert_close(weights[name], wanted, rtol=0, atol=1e-4)
+
+
+def assert_same_bits(run, reference):
+    "The weights of two runs are equal."
+    weights, wanted = (load_file(path / "weights.safetensors") for path in (run, reference))
+    assert all(weights[name].equal(wanted[name]) for name in wanted)
+
+
+def test_two_processes_compute_the_batch_of_one(tmp_path):
+    (tmp_path / "script.py").write_text(SCRIPT)
+    runs = {str(tmp_path / name): asdict(experiment) for name, experiment in RUNS.items()}
+    process = launched(tmp_path / "script.py", json.dumps(runs))
+    _, error = process.communicate(timeout=120)
+    assert process.returncode == 0, error
+    for name, experiment in RUNS.items():
+        assert_same_up_to_rounding(tmp_path / name, experiment, tmp_path / f"{name}-alone")
+
+
+def test_two_processes_stop_together_and_go_on(tmp_path):
+    out, experiment = tmp_path / "run", replace(TINY, steps=200, checkpoint_every=200)
+    line = ["-m", "fsgen.experiments", "train", TINY.name, *flags(experiment), "--out", out]
+    process = launched(*line)
+    while process.poll() is None and not read_metrics(out):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert "saved in" in error, error
+    (saved,) = checkpoints(out)
+    assert read_metrics(out)[-1]["step"] == int(saved.stem.rpartition("-")[2]) < 200
+
+    process = launched(*line)
+    said, error = process.communicate(timeout=60)
+    assert process.returncode == 0, error
+    assert said.count("step 200") == 1  # by the main process alone
+
+
+def test_batch_that_cannot_be_shared(tmp_path):
+    out = tmp_path / "run"
+    process = launched(
+        "-m", "fsgen.experiments", "train", TINY.name, *flags(TINY), "--accumulate", 8, "--out", out
+    )
+    _, error = process.communicate(timeout=60)
+    assert process.returncode != 0 and "can't be cut into equal parts for processes=2" in error
+    assert not out.exists()
+
+
+def test_killed_at_twenty_random_moments(tmp_path):
+    experiment, moments = replace(TINY, steps=400, checkpoint_every=7, validate=0), random.Random(0)
+    splits, out = read_data(experiment), tmp_path / "killed"
+    train(experiment, tmp_path / "whole", splits)
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload(["fsgen.training"])
+    for step in sorted(moments.sample(range(350), 20)):
+        process = processes.Process(target=train, args=(experiment, out, splits))
+        process.start()
+        while process.is_alive() and (read_metrics(out) or [{"step": 0}])[-1]["step"] < step:
+            time.sleep(0.001)
+        time.sleep(moments.uniform(0, 0.05))
+        process.kill()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert len(checkpoints(out)) <= 3
+    train(experiment, out, splits)
+    assert_same_bits(out, tmp_path / "whole")
+
+
+def test_checkpoint_cut_short(tmp_path, capsys):
+    for name in ("whole", "cut"):
+        train(TINY, tmp_path / name)
+    newest, before = checkpoints(tmp_path / "cut")
+    os.truncate(newest, newest.stat().st_size // 2)
+    (tmp_path / "cut/weights.safetensors").unlink()
+    train(TINY, tmp_path / "cut")
+    assert f"{newest.name} is broken; going on from {before.name}." in capsys.readouterr().err
+    assert_same_bits(tmp_path / "cut", tmp_path / "whole")
+    assert checkpoints(tmp_path / "cut") == [newest, before]

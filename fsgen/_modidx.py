@@ -198,6 +198,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.sampling.CachedSampler': ('sampling.html#cachedsampler', 'fsgen/sampling.py'),
                                 'fsgen.sampling.CachedSampler.__init__': ('sampling.html#cachedsampler.__init__', 'fsgen/sampling.py'),
                                 'fsgen.sampling.CachedSampler.captured': ('sampling.html#cachedsampler.captured', 'fsgen/sampling.py'),
+                                'fsgen.sampling.CachedSampler.draw_pixel': ('sampling.html#cachedsampler.draw_pixel', 'fsgen/sampling.py'),
                                 'fsgen.sampling.CachedSampler.draw_row': ('sampling.html#cachedsampler.draw_row', 'fsgen/sampling.py'),
                                 'fsgen.sampling.PixelLayer': ('sampling.html#pixellayer', 'fsgen/sampling.py'),
                                 'fsgen.sampling.RowLayer': ('sampling.html#rowlayer', 'fsgen/sampling.py'),

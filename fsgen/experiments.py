@@ -362,15 +362,19 @@ SAMPLED = {"binary": ((1, 28, 28), 2), "colour": ((3, 32, 32), 256)}
 
 
 def sampling_steps(layers: int) -> dict[str, Callable[[], None]]:
-    "Of 16 images: one teacher-forced pass, and the exact sampler."
+    "Of 16 images: the context, one teacher-forced pass, and the exact sampler, which makes its own context."
     device, kinds = default_device(), {}
     for name, (shape, levels) in SAMPLED.items():
         model = build(Experiment(model="conditional", layers=layers, planes=64), shape, levels).to(device)
         support = torch.randint(levels, (16, 4, *shape), dtype=torch.uint8).to(device)
         with torch.no_grad():
             context = model.context(support)
-        logits = torch.inference_mode()(partial(model.logits, support[:, 0], context))
-        kinds |= {f"forward, {name}": logits, f"sample, {name}": partial(sample, model, support)}
+        still = torch.inference_mode()
+        kinds |= {
+            f"context, {name}": still(partial(model.context, support)),
+            f"forward, {name}": still(partial(model.logits, support[:, 0], context)),
+            f"sample, {name}": partial(sample, model, support),
+        }
     return kinds
 
 # %% ../nbs/12_experiments.ipynb #50d606f8
@@ -525,8 +529,9 @@ def speed_ratios(medians: dict[str, float], layers: int) -> dict[str, float]:
     ratios = {}
     for name, (shape, _) in SAMPLED.items():
         note = "" if name == "binary" else f"_{name}"
-        over = medians[f"sample, {name}"] / medians[f"forward, {name}"]
-        ratios |= {f"sampling_speedup{note}": math.prod(shape) / over, f"sampling_over_forward{note}": over}
+        context, forward, drawn = (medians[f"{kind}, {name}"] for kind in ("context", "forward", "sample"))
+        ratios[f"sampling_speedup{note}"] = (context + math.prod(shape) * forward) / drawn
+        ratios[f"sampling_over_forward{note}"] = drawn / (context + forward)
     for kind, seconds in medians.items():
         if kind.startswith("train "):
             name, precision, *note = kind.removeprefix("train ").split(", ")

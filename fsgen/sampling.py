@@ -218,20 +218,29 @@ class CachedSampler:
         self.given, self.keep = self.images.clone(), torch.zeros_like(self.u, dtype=torch.bool)
 
     def draw_row(self):
-        "The next row, left to right, one colour after another."
+        "The next row, left to right."
         self.body.start_row()
-        for j in range(self.u.shape[-1]):
-            features = self.body.features(j).relu_()
-            pixel = self.body.image[:, :, -1, j + 4]  # (g, n, c)
-            for k, ((first, first_bias), colours, (last, last_bias)) in enumerate(self.heads):
-                hidden = torch.baddbmm(first_bias, features, first)
-                if colours is not None:
-                    hidden.baddbmm_(pixel[..., :k], colours)
-                logits = torch.baddbmm(last_bias, hidden.relu_(), last).flatten(0, 1)
-                drawn = invert_cdf(logits, self.u[:, k, j]).to(torch.uint8)
-                drawn = torch.where(self.keep[:, k, j], self.given[:, k, j], drawn)
-                self.images[:, k, j] = drawn
-                pixel[..., k] = self.scale(drawn).view(pixel.shape[:2])
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)  # the products of a pixel are too small to share
+        try:
+            for j in range(self.u.shape[-1]):
+                self.draw_pixel(j)
+        finally:
+            torch.set_num_threads(threads)
+
+    def draw_pixel(self, j: int):
+        "The pixel at column `j`, one colour after another."
+        features = self.body.features(j).relu_()
+        pixel = self.body.image[:, :, -1, j + 4]  # (g, n, c)
+        for k, ((first, first_bias), colours, (last, last_bias)) in enumerate(self.heads):
+            hidden = torch.baddbmm(first_bias, features, first)
+            if colours is not None:
+                hidden.baddbmm_(pixel[..., :k], colours)
+            logits = torch.baddbmm(last_bias, hidden.relu_(), last).flatten(0, 1)
+            drawn = invert_cdf(logits, self.u[:, k, j])
+            drawn = torch.where(self.keep[:, k, j], self.given[:, k, j], drawn)
+            self.images[:, k, j] = drawn
+            pixel[..., k] = self.scale(drawn).view(pixel.shape[:2])
 
     def captured(self) -> Callable[[], None]:
         "`draw_row`; on a GPU as one CUDA graph, so that a row is one launch and not thousands."

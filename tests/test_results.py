@@ -30,6 +30,12 @@ def test_rows_are_complete(file):
         assert re.fullmatch(r"[0-9a-f]{12}(-dirty)?", row["commit"])
 
 
+def test_sampler_is_near_its_limit():
+    bench = json.loads((ROOT / "data/bench.json").read_text())
+    assert bench["sampling_speedup"] >= 350 and bench["sampling_over_forward"] <= 2.5
+    assert bench["layers"] == 12 and re.fullmatch("[0-9a-f]{12}", bench["commit"])
+
+
 def test_attention_flips():
     attention, conditional = (result(f"glyphs-inversion-{model}") for model in ("attention", "conditional"))
     assert attention["nats_per_dim"] <= 0.3 * conditional["nats_per_dim"]

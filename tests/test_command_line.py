@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import signal
 import subprocess
 import time
@@ -84,11 +85,14 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
     code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
     assert code == 0, error
     assert {path.name for path in (tmp_path / "new").iterdir()} == {"samples.png", "attention.png"}
+    other = shutil.copytree(tiny_run, tmp_path / "other")  # two runs of one model are told by their folders
     code, out, error = fsgen(
-        "sample", tiny_run, tiny_run, "--episodes", 1, "--samples", 1, "--out", tmp_path / "both"
+        "sample", tiny_run, other, "--episodes", 1, "--samples", 1, "--out", tmp_path / "both"
     )
     assert code == 0, error
-    assert {path.name for path in (tmp_path / "both").iterdir()} == {"samples.png", "attention-attention.png"}
+    assert {path.name for path in (tmp_path / "both").iterdir()} == {
+        "samples.png", "tiny-attention.png", "other-attention.png",
+    }  # fmt: skip
 
 
 def test_demo(fsgen, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("constraints.t
 3.11 or newer. Name one, as in: make install PYTHON=python3.12")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab readme
+.PHONY: help install demo test lab outputs readme
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -35,6 +35,9 @@ test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first 
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs
+
+outputs: $(READY)  ## Run notebooks and store their outputs, all or as in: make outputs ONLY="06 07"
+	@OMP_NUM_THREADS=1 $(BIN)/python nbs/make_outputs.py $(ONLY)
 
 readme: $(READY)  ## Make README.md from nbs/index.ipynb
 	@$(BIN)/python nbs/make_readme.py

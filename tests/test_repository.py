@@ -138,7 +138,7 @@ def test_modules_need_no_notebook_tools():
 def test_no_path_of_a_machine():
     command = ["git", "ls-files", "--cached", "--others", "--exclude-standard"]
     files = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True)
-    noise = re.compile(r'https?://\S+|"image/\w+": "[^"]*"|;base64,[\w+/=]*')  # pictures: base64 has slashes too
+    noise = re.compile(r'https?://\S+|"image/\w+": "[^"]*"|;base64,[\w+/=]*')  # base64 has slashes
     home = re.compile(r"/(home|root|tmp|work|Users)/[\w.]+")
     for name in files.stdout.splitlines():
         try:

@@ -120,7 +120,7 @@ def move_slider(browser):
 def wait(browser, what, script, *arguments):
     "The value of `script` as soon as it isn't nothing."
     ready = WebDriverWait(browser, TIMEOUT)
-    return ready.until(lambda _: browser.execute_script(f"return {script}", *arguments), f"no {what}")
+    return ready.until(lambda _: browser.execute_script(f"return {script}", *arguments), f"waited for {what}")
 
 
 def texts(browser, selector):

@@ -6,7 +6,7 @@ NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("constraints.t
 3.11 or newer. Name one, as in: make install PYTHON=python3.12")
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab outputs readme
+.PHONY: help install demo test lab outputs readme site
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,3 +41,7 @@ outputs: $(READY)  ## Run notebooks and store their outputs, all or as in: make 
 
 readme: $(READY)  ## Make README.md from nbs/index.ipynb
 	@$(BIN)/python nbs/make_readme.py
+
+site: $(READY)  ## Make a page of each notebook in _docs, without running it
+	@rm -rf _docs
+	@$(BIN)/python nbs/make_site.py

@@ -13,16 +13,20 @@ def has(cell, directive):
     return re.search(rf"^#\|\s*{directive}\s*$", cell.source, re.MULTILINE)
 
 
-def readme() -> str:
-    "The text of README.md: no `#| hide` cells, no code of `#| echo: false` cells, no directives."
-    nb = nbformat.read(ROOT / "nbs/index.ipynb", as_version=4)
-    nb.metadata.language_info = {"name": "python"}  # for the code fences; nbdev_clean drops it
+def read(path: Path) -> nbformat.NotebookNode:
+    "A notebook without its `#| hide` cells, the code of its `#| echo: false` cells and directives."
+    nb = nbformat.read(path, as_version=4)
+    nb.metadata.language_info = {"name": "python"}  # for code blocks; nbdev_clean drops it
     nb.cells = [cell for cell in nb.cells if not has(cell, "hide")]
     for cell in nb.cells:
         if has(cell, "echo: false"):
             cell.metadata.transient = {"remove_source": True}
         cell.source = re.sub(r"^#\|.*\n?", "", cell.source, flags=re.MULTILINE)
-    text, resources = MarkdownExporter().from_notebook_node(nb)
+    return nb
+
+
+def readme() -> str:
+    text, resources = MarkdownExporter().from_notebook_node(read(ROOT / "nbs/index.ipynb"))
     if resources["outputs"]:
         raise SystemExit("nbs/index.ipynb: README.md can't hold a picture; link to one in data/.")
     text = re.sub(r'(\]\(|src="|href=")\.\./', r"\1", text)

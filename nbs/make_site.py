@@ -1,0 +1,104 @@
+"""Make the site: python nbs/make_site.py [FOLDER]
+
+A static page of each notebook, with the outputs that are stored in it. The pages load nothing from
+elsewhere: equations become MathML. A link that leads nowhere within the site is an error.
+"""
+
+import re
+import shutil
+import sys
+from pathlib import Path
+
+from bs4 import BeautifulSoup
+from latex2mathml.converter import convert
+from make_readme import ROOT, read
+from nbconvert import HTMLExporter
+from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
+from pygments.formatters import HtmlFormatter
+
+NBS = ROOT / "nbs"
+
+
+class Renderer(IPythonRenderer):
+    def inline_math(self, body):
+        return mathml(body)
+
+    def block_math(self, body):
+        return f'<span class="math">{mathml(body, display="block")}</span>'
+
+    def latex_environment(self, name, body):
+        return self.block_math(rf"\begin{{{name}}}{body}\end{{{name}}}")
+
+
+def mathml(latex: str, **options) -> str:
+    "An equation, with TeX's spaces: none in an index, at a bar or behind a sign, a thin one behind log."
+    math = BeautifulSoup(convert(latex, **options), "html.parser")
+    indices = math.select(":is(msub, msup, msubsup, munder, munderover) > * + *")
+    tight = [part for index in indices for part in [index, *index("mo")]]
+    for operator in tight + math("mo", string=["|", "‖"]):
+        operator["lspace"] = operator["rspace"] = "0"
+    for sign in math("mo", string=["−", "+"]):
+        before = sign.find_previous_sibling()
+        if before and before.text in "([=,":
+            sign["form"] = "prefix"
+    for name in math("mi", string=re.compile(r"\w\w")):
+        after = name.find_next_sibling()
+        if after and after.name in ("mi", "mn", "msub", "msup"):
+            name.insert_after(math.new_tag("mspace", width="0.17em"))
+    return str(math)
+
+
+def markdown2html(source: str) -> str:
+    return MarkdownWithMath(Renderer(escape=False)).render(source)
+
+
+def make(site: Path):
+    code = {name: HtmlFormatter(style=name).get_style_defs() for name in ("default", "github-dark")}
+    exporter = HTMLExporter(template_file=str(NBS / "site.html.j2"), filters={"markdown2html": markdown2html})
+    paths = [NBS / "index.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
+    notebooks = {path: read(path) for path in paths}
+    chapters = [(path.stem, title(path, nb)) for path, nb in notebooks.items()]
+    pages = {}
+    for here, (path, nb) in enumerate(notebooks.items()):
+        html, _ = exporter.from_notebook_node(nb, {"chapters": chapters, "here": here, "code": code})
+        pages[path] = page = BeautifulSoup(html, "html.parser")
+        sections = page.select_one(".sections")
+        for heading in page.main("h2"):
+            text = heading.text.removesuffix("¶")
+            sections.append(page.new_tag("a", href=f"#{heading['id']}", string=text))
+    site.mkdir(parents=True, exist_ok=True)
+    for path, page in pages.items():
+        for tag in page.select("[href], [src]"):
+            follow(tag, path, pages, site)
+        (site / f"{path.stem}.html").write_text(str(page), encoding="utf-8")
+
+
+def title(path, nb):
+    "The number of a chapter and its first heading."
+    heading = re.search(r"^# (.*)", "\n".join(cell.source for cell in nb.cells), re.MULTILINE)[1]
+    return " ".join([*re.findall(r"^\d+", path.stem), heading])
+
+
+def follow(tag, path, pages, site):
+    "Make a link of the notebook at `path` one of its page; what it links to, a part of the site."
+    attribute = "href" if tag.has_attr("href") else "src"
+    name, mark, anchor = tag[attribute].partition("#")
+    if re.match(r"\w+:", name):  # https:, data:
+        return
+    target = (path.parent / name).resolve() if name else path
+    if target in pages:
+        tag[attribute] = target.with_suffix(".html").name + mark + anchor
+        found = not anchor or pages[target].find(id=anchor)
+    elif found := target.is_file():
+        tag[attribute] = name.removeprefix("../")
+        copy = site / tag[attribute]
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(target, copy)
+    if not found:
+        raise SystemExit(f"{path.name}: a link to {name + mark + anchor}, which isn't there")
+
+
+if __name__ == "__main__":
+    site = Path(sys.argv[1] if sys.argv[1:] else ROOT / "_docs")
+    make(site)
+    print(f"{site}/index.html")

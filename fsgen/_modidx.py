@@ -210,6 +210,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.sampling._gate_factors': ('sampling.html#_gate_factors', 'fsgen/sampling.py'),
                                 'fsgen.sampling._head_kernels': ('sampling.html#_head_kernels', 'fsgen/sampling.py'),
                                 'fsgen.sampling._kept': ('sampling.html#_kept', 'fsgen/sampling.py'),
+                                'fsgen.sampling._lookup_parts': ('sampling.html#_lookup_parts', 'fsgen/sampling.py'),
                                 'fsgen.sampling._pixel_kernels': ('sampling.html#_pixel_kernels', 'fsgen/sampling.py'),
                                 'fsgen.sampling._query_kernels': ('sampling.html#_query_kernels', 'fsgen/sampling.py'),
                                 'fsgen.sampling._row_layer': ('sampling.html#_row_layer', 'fsgen/sampling.py'),

@@ -197,7 +197,7 @@ def query_positions(
     where = positions(h, w, attention.query.weight.device).movedim(0, -1)
     return where @ _query_kernels(attention)[1] + attention.query.bias
 
-
+# %% ../nbs/10_sampling.ipynb #fe3a1a36
 def attention_lookup(
     attention: Attention,
     memory: Memory,
@@ -211,6 +211,17 @@ def attention_lookup(
         return (attention.scores(asked, memory.keys).softmax(-1) @ memory.values).flatten(0, 1)
 
     return look_up
+
+
+def _lookup_parts(
+    model: FewShotModel,
+    context: NamedTuple,
+) -> tuple:  # positions (h, w, P), `where` (w, P) and the lookup; three times None without attention
+    if not isinstance(model, AttentionPixelCNN):
+        return None, None, None
+    positions = query_positions(model.attention, *model.shape[1:])
+    where = torch.empty_like(positions[0])
+    return positions, where, attention_lookup(model.attention, context, where)
 
 # %% ../nbs/10_sampling.ipynb #35254fe5
 def _body_weights(
@@ -243,13 +254,9 @@ class _PixelSampler:
         support: Tensor,  # (b, s, c, h, w)
         n: int,  # images for each support set
     ):
-        context, images, (c, h, w) = model.context(support), len(support) * n, model.shape
+        context, images, (c, _, w) = model.context(support), len(support) * n, model.shape
         weights, summary = _body_weights(model, context, n)
-        look_up, self.where, self.positions = None, None, None
-        if isinstance(model, AttentionPixelCNN):
-            self.positions = query_positions(model.attention, h, w)
-            self.where = torch.empty_like(self.positions[0])
-            look_up = attention_lookup(model.attention, context, self.where)
+        self.positions, self.where, look_up = _lookup_parts(model, context)
         g = len(weights["vertical.weight"])
         self.body = CachedBody(model.body, weights, images // g, w, summary, look_up)
         self.scale, self.heads = model.body.scale, [_head_kernels(weights, k) for k in range(c)]
@@ -321,7 +328,7 @@ def _kept(
     )
     return given.to(model.device, torch.uint8), keep.to(model.device).expand(shape)
 
-
+# %% ../nbs/10_sampling.ipynb #b85e32c3
 def _draw(
     sampler: CachedSampler,
     u: Tensor,  # (b*n, c, h, w), noise

@@ -216,12 +216,12 @@ def attention_lookup(
 def _lookup_parts(
     model: FewShotModel,
     context: NamedTuple,
-) -> tuple:  # positions (h, w, P), `where` (w, P) and the lookup; three times None without attention
+) -> tuple:  # the positions' part (h, w, P), `where` (w, P) and the lookup; three times None without attention
     if not isinstance(model, AttentionPixelCNN):
         return None, None, None
-    positions = query_positions(model.attention, *model.shape[1:])
-    where = torch.empty_like(positions[0])
-    return positions, where, attention_lookup(model.attention, context, where)
+    added = query_positions(model.attention, *model.shape[1:])
+    where = torch.empty_like(added[0])
+    return added, where, attention_lookup(model.attention, context, where)
 
 # %% ../nbs/10_sampling.ipynb #35254fe5
 def _body_weights(

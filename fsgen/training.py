@@ -8,7 +8,7 @@ __all__ = ['MODELS', 'LOG_EVERY', 'Experiment', 'build', 'read_data', 'training_
            'device_name', 'save_run', 'checkpoints', 'read_checkpoint', 'resume', 'load', 'StopSignals', 'read_metrics',
            'tracking', 'agreed', 'loop', 'train']
 
-# %% ../nbs/09_training.ipynb #d335a4fd
+# %% ../nbs/09_training.ipynb #4f21cb9d
 import contextlib
 import copy
 import io
@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Literal, TextIO
 from zipfile import ZipFile
 
-# %% ../nbs/09_training.ipynb #b16259f4
+# %% ../nbs/09_training.ipynb #a6a705e4
 import numpy as np
 import torch
 from accelerate import Accelerator, DistributedDataParallelKwargs, InitProcessGroupKwargs
@@ -48,7 +48,7 @@ from .episodes import TASKS, Episode, ImageSet, Splits, fixed_episodes
 from .likelihood import InputError, check
 from .meta import MetaPixelCNN
 
-# %% ../nbs/09_training.ipynb #2afd322d
+# %% ../nbs/09_training.ipynb #12141504
 MODELS: dict[str, type[FewShotModel]] = {
     "conditional": ConditionalPixelCNN,
     "attention": AttentionPixelCNN,
@@ -69,7 +69,7 @@ class _Task:
     # where the data set is, if not in the data folder; for data=folder, a folder or zip of your images
     root: str = ""
 
-# %% ../nbs/09_training.ipynb #a4e63805
+# %% ../nbs/09_training.ipynb #ed0f69aa
 @dataclass(frozen=True)
 class _Network(_Task):
     layers: int = 12  # gated layers of the body
@@ -85,7 +85,7 @@ class _Network(_Task):
     inner_steps: int = 1  # meta: number of inner steps
     first_order: bool = False  # meta: let no outer gradient through the inner one
 
-# %% ../nbs/09_training.ipynb #b99d2b77
+# %% ../nbs/09_training.ipynb #1152683a
 @dataclass(frozen=True)
 class Experiment(_Network):
     "All that decides a run. Layers, planes and skip are by default those of the paper's Omniglot network."
@@ -107,7 +107,7 @@ class Experiment(_Network):
     def __post_init__(self):
         _check_settings(self)
 
-# %% ../nbs/09_training.ipynb #9ee9fa7c
+# %% ../nbs/09_training.ipynb #791d5cc8
 def _check_settings(experiment: Experiment):
     registered = {"data": DATA, "task": TASKS, "model": MODELS}  # yours too, if you have added one
     for field in fields(experiment):
@@ -130,7 +130,7 @@ def _check_settings(experiment: Experiment):
     check(seed < 2**32, f"seed must be below 2**32, not {seed}.")
     check(0 <= ema < 1, f"ema must be at least 0 and below 1, not {ema}.")
 
-# %% ../nbs/09_training.ipynb #a6f7b1e9
+# %% ../nbs/09_training.ipynb #c0769020
 def build(
     experiment: Experiment,
     shape: tuple[int, int, int],  # (c, h, w) of the images
@@ -144,7 +144,7 @@ def build(
         torch.manual_seed(experiment.seed)
         return cls(**options).to(memory_format=torch.channels_last)
 
-# %% ../nbs/09_training.ipynb #b6987893
+# %% ../nbs/09_training.ipynb #e5ec3632
 def read_data(
     experiment: Experiment,
 ) -> Splits:
@@ -155,7 +155,7 @@ def read_data(
     options = {"levels": experiment.levels, "root": experiment.root or None}
     return function(experiment.size, **{k: v for k, v in options.items() if k in known})
 
-# %% ../nbs/09_training.ipynb #7568d199
+# %% ../nbs/09_training.ipynb #b6bf5735
 def training_episodes(
     data: ImageSet,
     experiment: Experiment,
@@ -167,7 +167,7 @@ def training_episodes(
     targets = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
     return TASKS[experiment.task](data, targets, experiment.shots, generator, experiment.targets)
 
-# %% ../nbs/09_training.ipynb #c4ac11fc
+# %% ../nbs/09_training.ipynb #a52960b7
 @torch.no_grad()
 def episode_nats(
     model: FewShotModel,
@@ -179,7 +179,7 @@ def episode_nats(
     nats = torch.cat([model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts])
     return nats / math.prod(model.shape)
 
-# %% ../nbs/09_training.ipynb #5d34573e
+# %% ../nbs/09_training.ipynb #d11a1f83
 def make_optimizer(
     model: nn.Module,
     experiment: Experiment,
@@ -198,7 +198,7 @@ def make_optimizer(
 
     return optimizer, torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
 
-# %% ../nbs/09_training.ipynb #e9dcfc3c
+# %% ../nbs/09_training.ipynb #25ecdfb8
 @torch.no_grad()
 def update_average(
     average: nn.Module,
@@ -210,7 +210,7 @@ def update_average(
     decay = min(decay, (1 + step) / (10 + step))
     torch._foreach_lerp_(list(average.parameters()), list(model.parameters()), 1 - decay)
 
-# %% ../nbs/09_training.ipynb #c860999b
+# %% ../nbs/09_training.ipynb #d1833727
 def share(
     episode: Episode,  # of a whole batch
     parts: int,  # a divisor of the number of support sets
@@ -218,7 +218,7 @@ def share(
     "The batch in equal parts, in order."
     return [Episode(*pair) for pair in zip(*(x.chunk(parts) for x in episode), strict=True)]
 
-# %% ../nbs/09_training.ipynb #5d4b5f84
+# %% ../nbs/09_training.ipynb #20b528c7
 def make_accelerator(
     out: Path,  # run folder, where trackers write
 ) -> Accelerator:
@@ -233,7 +233,7 @@ def make_accelerator(
         kwargs_handlers=[waits, unused],
     )
 
-# %% ../nbs/09_training.ipynb #54909a05
+# %% ../nbs/09_training.ipynb #8adaebe7
 class Run:
     "The state of a training run, and what a step does to it."
 
@@ -268,7 +268,7 @@ class Run:
         self.step += 1
         return torch.stack([loss, norm])
 
-# %% ../nbs/09_training.ipynb #4364b49c
+# %% ../nbs/09_training.ipynb #681442cf
 def _check_parts(experiment: Experiment, processes: int):
     check(
         experiment.batch % (processes * experiment.accumulate) == 0,
@@ -293,7 +293,7 @@ def _backward(run: Run, episode: Episode) -> Tensor:
         total += loss.detach()
     return total
 
-# %% ../nbs/09_training.ipynb #a1b5f604
+# %% ../nbs/09_training.ipynb #810a451a
 def write(
     path: Path,
     content: bytes,
@@ -311,7 +311,7 @@ def write(
             raise InputError(f"{path} could not be written: {error.strerror or error}.") from error
         raise
 
-# %% ../nbs/09_training.ipynb #143432ca
+# %% ../nbs/09_training.ipynb #bdcfeb2f
 def open_run(
     out: Path,  # run folder, made if absent
     experiment: Experiment,
@@ -334,7 +334,7 @@ def open_run(
         "choose another folder with --out, or delete it.",
     )
 
-# %% ../nbs/09_training.ipynb #4a03cb9b
+# %% ../nbs/09_training.ipynb #7f21bbf5
 def commit() -> str:
     "The git commit of this package, with -dirty if its files have changed since; 'unknown' elsewhere."
     folder = Path(__file__).parent if "__file__" in globals() else Path()
@@ -359,7 +359,7 @@ def device_name(device: torch.device) -> str:
     threads = torch.get_num_threads()
     return f"{platform.machine()} CPU, {threads} thread{'s' * (threads > 1)}"
 
-# %% ../nbs/09_training.ipynb #c0bd892b
+# %% ../nbs/09_training.ipynb #c7ba360a
 def save_run(run: Run):
     "Weights for use, and the checkpoint to go on from; of the older ones, only the last is kept."
     facts = {
@@ -380,7 +380,7 @@ def save_run(run: Run):
     for path in set(checkpoints(run.out)).difference(kept):
         path.unlink()
 
-# %% ../nbs/09_training.ipynb #a2b78639
+# %% ../nbs/09_training.ipynb #a5fa41df
 def checkpoints(
     out: Path,  # run folder
 ) -> list[Path]:
@@ -412,7 +412,7 @@ def read_checkpoint(
     )
     return None
 
-# %% ../nbs/09_training.ipynb #68efff25
+# %% ../nbs/09_training.ipynb #4af9c815
 def resume(run: Run):
     "Go on from the folder's newest whole checkpoint, if there is one."
     state = read_checkpoint(run.out)
@@ -427,7 +427,7 @@ def resume(run: Run):
             f"The checkpoints in {run.out} do not fit this experiment; choose another folder with --out."
         ) from error
 
-# %% ../nbs/09_training.ipynb #92d935a2
+# %% ../nbs/09_training.ipynb #f62cd4c0
 def load(
     path: Path | str,  # a run folder, or a .safetensors file
     device: torch.device | str = "cpu",
@@ -453,7 +453,7 @@ def load(
     model.experiment, model.facts = experiment, facts
     return model.to(device).eval()
 
-# %% ../nbs/09_training.ipynb #742304e7
+# %% ../nbs/09_training.ipynb #c55ee146
 class StopSignals:
     "While open, SIGINT and SIGTERM set `stop` rather than break into a step; a second one breaks in."
 
@@ -472,7 +472,7 @@ class StopSignals:
         for s, handler in self.before.items():
             signal.signal(s, handler)
 
-# %% ../nbs/09_training.ipynb #bf3a5d38
+# %% ../nbs/09_training.ipynb #131ba6be
 LOG_EVERY = 10  # steps
 
 
@@ -488,7 +488,7 @@ def read_metrics(
             break
     return lines
 
-# %% ../nbs/09_training.ipynb #55bceaa8
+# %% ../nbs/09_training.ipynb #6c67a503
 class _Meter:
     "Loss and gradient norm, added up since the last line; and the clock."
 
@@ -520,7 +520,7 @@ class _Meter:
         values = {"loss": loss, "gradient_norm": norm, "images_per_second": speed, "seconds": run.seconds}
         return {"step": run.step} | values
 
-# %% ../nbs/09_training.ipynb #a32a41bc
+# %% ../nbs/09_training.ipynb #b515c92c
 @contextlib.contextmanager
 def tracking(run: Run) -> Iterator[None]:
     "While open, what is logged goes to TensorBoard too, if it is installed."
@@ -532,7 +532,7 @@ def tracking(run: Run) -> Iterator[None]:
         for tracker in trackers:
             tracker.finish()
 
-# %% ../nbs/09_training.ipynb #962db06a
+# %% ../nbs/09_training.ipynb #28eba59a
 def agreed(run: Run, stop: bool) -> bool:
     "Whether any process was told to stop. Several ask each other only when they log: it stalls a GPU."
     if run.accelerator.num_processes == 1:
@@ -541,7 +541,7 @@ def agreed(run: Run, stop: bool) -> bool:
         return False
     return bool(run.accelerator.reduce(torch.tensor(float(stop), device=run.device), "sum"))
 
-# %% ../nbs/09_training.ipynb #82390218
+# %% ../nbs/09_training.ipynb #1dab249a
 def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a loss that is not finite."
     experiment, main, exam = run.experiment, run.accelerator.is_main_process, None
@@ -573,7 +573,7 @@ def loop(run: Run, data: ImageSet, test: ImageSet, log: TextIO, signals: StopSig
     if run.step < experiment.steps:
         raise KeyboardInterrupt(f"Stopped at step {run.step} of {experiment.steps}, saved in {run.out}.")
 
-# %% ../nbs/09_training.ipynb #fe0a8e11
+# %% ../nbs/09_training.ipynb #37d25fd6
 def train(
     experiment: Experiment,
     out: Path | str,  # run folder; a run that was stopped there is resumed

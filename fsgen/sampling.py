@@ -216,7 +216,9 @@ def attention_lookup(
 def _lookup_parts(
     model: FewShotModel,
     context: NamedTuple,
-) -> tuple:  # the positions' part (h, w, P), `where` (w, P) and the lookup; three times None without attention
+) -> (
+    tuple
+):  # the positions' part (h, w, P), `where` (w, P) and the lookup; three times None without attention
     if not isinstance(model, AttentionPixelCNN):
         return None, None, None
     added = query_positions(model.attention, *model.shape[1:])

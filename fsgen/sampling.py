@@ -216,9 +216,8 @@ def attention_lookup(
 def _lookup_parts(
     model: FewShotModel,
     context: NamedTuple,
-) -> (
-    tuple
-):  # the positions' part (h, w, P), `where` (w, P) and the lookup; three times None without attention
+) -> tuple:  # (h, w, P), (w, P) and a function; three times None without attention
+    "What positions add to all queries, a place for the row's part of it, and the lookup."
     if not isinstance(model, AttentionPixelCNN):
         return None, None, None
     added = query_positions(model.attention, *model.shape[1:])

@@ -4,11 +4,13 @@
 
 # %% auto #0
 __all__ = ['GLYPHS', 'OMNIGLOT', 'INNER', 'OWN', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS',
-           'EXPERIMENTS', 'PAPER', 'SAMPLED', 'TRAINED', 'PRECISIONS', 'COLOUR', 'COMMANDS', 'find_experiment',
-           'train_command', 'exam', 'evaluate_command', 'sample_command', 'count', 'describe', 'data_command',
-           'demo_command', 'sampling_steps', 'multiply_adds', 'training_steps', 'meta_steps', 'colour_steps',
-           'synchronize', 'peak_memory', 'median_seconds', 'speed_ratios', 'bench_command', 'save', 'save_figure',
-           'write_json', 'usage', 'parse', 'run_command', 'main']
+           'EXPERIMENTS', 'PAPER', 'BENCHED', 'SAMPLED', 'MATRIX', 'TRAINED', 'PRECISIONS', 'COLOUR', 'COMMANDS',
+           'find_experiment', 'save', 'save_figure', 'write_json', 'train_command', 'exam', 'evaluate_runs',
+           'compare_runs', 'evaluate_command', 'load_alike', 'sample_command', 'count', 'describe', 'describe_others',
+           'data_command', 'demo_task', 'demo_command', 'sampling_steps', 'multiply_adds', 'training_step',
+           'training_steps', 'plain_step', 'meta_steps', 'colour_steps', 'peak_memory', 'synchronize', 'median_seconds',
+           'speed_ratios', 'images_per_second', 'bench_seconds', 'bench_memory', 'colour_ratios', 'bench_command',
+           'usage', 'parse', 'run_command', 'main']
 
 # %% ../nbs/12_experiments.ipynb #0f38b947
 import contextlib
@@ -21,7 +23,7 @@ import math
 import statistics
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from functools import cache, partial, wraps
@@ -35,8 +37,11 @@ import torch
 import tyro
 from accelerate import PartialState
 from matplotlib.figure import Figure
+from torch import Tensor
 
+# %% ../nbs/12_experiments.ipynb #2a4a2859
 from .attention import AttentionPixelCNN
+from .conditional import FewShotModel
 from fsgen.datasets import (
     DATA,
     DOWNLOADS,
@@ -49,17 +54,12 @@ from fsgen.datasets import (
 )
 from .datasets import download as fetch
 from .episodes import Episode, Splits, fixed_episodes
-from fsgen.evaluation import (
-    attention_path,
-    curves,
-    evaluate,
-    pair,
-    sample_sheet,
-    table,
-)
+from .evaluation import attention_path, curves, evaluate, pair, sample_sheet, table
 from .gated import PixelCNN
 from .likelihood import InputError, check, nll
 from .sampling import sample
+
+# %% ../nbs/12_experiments.ipynb #08626644
 from fsgen.training import (
     MODELS,
     Experiment,
@@ -78,6 +78,8 @@ GLYPHS = Experiment(
     data="glyphs", size=16, layers=6, stride=1, batch=32,
     learning_rate=1e-2, warmup=50, ema=0.99, checkpoint_every=100, validate=128,
 )  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #358e3bcd
 OMNIGLOT = Experiment(data="omniglot", size=26, precision="bf16")
 # An inner step costs more than a target does, so the models that take one share it among four targets.
 INNER = {"batch": OMNIGLOT.batch // 4, "targets": 4}
@@ -86,7 +88,7 @@ BRIEF = replace(
     OMNIGLOT, steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100
 )  # the same for all models, an hour for the four of them on two cores
 
-# The paper's networks for photographs. They want a GPU of 80 GB; the brief ones below do with two cores.
+# %% ../nbs/12_experiments.ipynb #c977dcd9
 INVERSION = Experiment(
     data="imagenet", task="inversion", shots=1, layers=16, planes=128, skip=256, summary_size=128,
     patch_planes=64, steps=30_000, batch=32, optimizer="rmsprop", learning_rate=1e-4, precision="bf16",
@@ -94,6 +96,8 @@ INVERSION = Experiment(
 PRODUCTS = replace(
     INVERSION, data="stanford-online-products", task="products", shots=3, size=32, layers=18, skip=512
 )
+
+# %% ../nbs/12_experiments.ipynb #181d0791
 BRIEF_INVERSION = Experiment(
     data="tiny-imagenet", task="inversion", shots=1, size=24, levels=16, layers=6, planes=32, skip=64,
     patch_planes=48, stride=1, steps=800, batch=32, warmup=100, ema=0.99, precision="bf16",
@@ -104,7 +108,7 @@ BRIEF_PRODUCTS = Experiment(
     steps=200, batch=8, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
 )  # fmt: skip
 
-
+# %% ../nbs/12_experiments.ipynb #7d86a976
 def _named(name, base, own=None, **options):
     return {
         f"{name}-{model}": replace(
@@ -133,7 +137,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     **_named("products-32", PRODUCTS),
 }
 
-
+# %% ../nbs/12_experiments.ipynb #92191c8e
 def find_experiment(
     name: str,
 ) -> Experiment:
@@ -143,6 +147,25 @@ def find_experiment(
         hint = f"did you mean {near[0]}?" if near else f"choose one of {', '.join(EXPERIMENTS)}."
         raise InputError(f"There is no experiment {name!r}; {hint}")
     return EXPERIMENTS[name]
+
+# %% ../nbs/12_experiments.ipynb #6a87bcf5
+def save(path: Path, content: bytes):
+    "Write a file and say where it is."
+    write(path, content)
+    print(path)
+
+
+def save_figure(figure: Figure, path: Path):
+    "Save a figure as PNG and close it."
+    content = io.BytesIO()
+    figure.savefig(content, format="png", dpi=150)
+    plt.close(figure)
+    save(path, content.getvalue())
+
+
+def write_json(path: Path, results: list[dict] | dict):
+    "Save results."
+    save(path, (jsonlib.dumps(results, indent=1) + "\n").encode())
 
 # %% ../nbs/12_experiments.ipynb #2353448c
 def train_command(name: str):
@@ -167,13 +190,45 @@ def train_command(name: str):
 
     return train_named
 
-
+# %% ../nbs/12_experiments.ipynb #5b3b5d6c
 def exam(experiment: Experiment) -> Experiment:
     "What decides the test episodes, and nothing else."
     fields = ("data", "root", "task", "size", "levels", "shots")
     return Experiment(**{field: getattr(experiment, field) for field in fields})
 
+# %% ../nbs/12_experiments.ipynb #5f14eb15
+def evaluate_runs(
+    runs: Iterable[Path],  # run folders, or .safetensors files
+    episodes: int | None = None,  # of a split, as many as there are test images if None
+) -> list[tuple[Path, dict, Tensor]]:  # a row and the (n,) nats/dim of each run and split
+    "Evaluate runs on both splits and print each result."
+    data, results = cache(read_data), []
+    for run in runs:
+        model = load(run, default_device())
+        splits = data(exam(model.experiment))
+        limit = len(splits.test) if episodes is None else episodes
+        for split in ("test", "train"):
+            row, nats = evaluate(model, splits, split, limit)
+            results.append((run, row, nats))
+            value = f"{row['nats_per_dim']:.4f} ± {row['stderr']:.4f} nats/dim"
+            print(f"{run} {split:5} {value}, {row['episodes']} episodes")
+    return results
 
+# %% ../nbs/12_experiments.ipynb #ed756ed6
+def compare_runs(
+    results: list[tuple[Path, dict, Tensor]],  # of `evaluate_runs`
+) -> None:
+    "Print, and record in its row, how each run's test figure differs from the first run's."
+    (first, mine, values), *others = [result for result in results if result[1]["split"] == "test"]
+    for run, row, nats in others:
+        if exam(Experiment(**row["config"])) == exam(Experiment(**mine["config"])):
+            difference = pair(row, nats, mine, values)
+            line = "{} - {}, paired: {:+.4f} nats/dim, 95 % [{:+.4f}, {:+.4f}]"
+            print(line.format(run, first, *difference))
+        else:
+            print(f"{run} and {first} have different test episodes and are not compared.")
+
+# %% ../nbs/12_experiments.ipynb #563b011b
 def evaluate_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     json: Path | None = None,
@@ -187,29 +242,27 @@ def evaluate_command(
         episodes: number of episodes of a split, as many as there are test images if not given
     """
     check(bool(runs), "Name at least one run folder, as in: fsgen evaluate runs/NAME-0.")
-    data, results = cache(read_data), []
-    for run in runs:
-        model = load(run, default_device())
-        splits = data(exam(model.experiment))
-        limit = len(splits.test) if episodes is None else episodes
-        for split in ("test", "train"):
-            row, nats = evaluate(model, splits, split, limit)
-            results.append((run, row, nats))
-            value = f"{row['nats_per_dim']:.4f} ± {row['stderr']:.4f} nats/dim"
-            print(f"{run} {split:5} {value}, {row['episodes']} episodes")
-    (first, mine, values), *others = [result for result in results if result[1]["split"] == "test"]
-    for run, row, nats in others:
-        if exam(Experiment(**row["config"])) == exam(Experiment(**mine["config"])):
-            difference = pair(row, nats, mine, values)
-            print(
-                "{} - {}, paired: {:+.4f} nats/dim, 95 % [{:+.4f}, {:+.4f}]".format(run, first, *difference)
-            )
-        else:
-            print(f"{run} and {first} have different test episodes and are not compared.")
+    results = evaluate_runs(runs, episodes)
+    compare_runs(results)
     if json is not None:
         write_json(json, [row for _, row, _ in results])
 
+# %% ../nbs/12_experiments.ipynb #fd69ca98
+def load_alike(
+    runs: Sequence[Path],  # run folders, or .safetensors files
+) -> dict[str, FewShotModel]:  # by the name to print
+    "Trained models to put side by side; `InputError` unless all have the same test episodes."
+    models = [load(run, default_device()) for run in runs]
+    first, *others = [exam(model.experiment) for model in models]
+    check(
+        all(other == first for other in others), "The runs have different test episodes; name them in turn."
+    )
+    names = [model.experiment.model for model in models]
+    if len(set(names)) < len(names):  # two seeds of a model, say
+        names = [run.stem for run in runs]
+    return dict(zip(names, models, strict=True))
 
+# %% ../nbs/12_experiments.ipynb #efad2424
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     episodes: int = 4,
@@ -228,24 +281,16 @@ def sample_command(
     """
     check(bool(runs), "Name at least one run folder, as in: fsgen sample runs/NAME-0.")
     check(episodes > 0 and samples > 0, "episodes and samples must be at least 1.")
-    models = [load(run, default_device()) for run in runs]
-    first, *others = [exam(model.experiment) for model in models]
-    check(
-        all(other == first for other in others), "The runs have different test episodes; name them in turn."
-    )
-    experiment = models[0].experiment
+    models = load_alike(runs)
+    experiment = next(iter(models.values())).experiment
     test = read_data(experiment).test
     out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
-    names = [model.experiment.model for model in models]
-    if len(set(names)) < len(names):  # two seeds of a model, say
-        names = [run.stem for run in runs]
-    columns = dict(zip(names, models, strict=True))
     chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
-    save_figure(sample_sheet(columns, chosen, samples, seed), out / "samples.png")
+    save_figure(sample_sheet(models, chosen, samples, seed), out / "samples.png")
     chosen = fixed_episodes(test, experiment.task, experiment.shots, 32)
-    for column, model in columns.items():
+    for column, model in models.items():
         if isinstance(model, AttentionPixelCNN):
-            name = "attention" if len(models) == 1 else f"{column}-attention"
+            name = "attention" if len(runs) == 1 else f"{column}-attention"
             save_figure(attention_path(model, chosen), out / f"{name}.png")
 
 # %% ../nbs/12_experiments.ipynb #dd6f2511
@@ -259,7 +304,7 @@ def count(
         row |= {f"{part}_classes": len(parts.get(part, [])), f"{part}_images": sum(parts.get(part, []))}
     return row
 
-
+# %% ../nbs/12_experiments.ipynb #ec945556
 def describe(
     name: str,  # of a data set
     listing: Listing,
@@ -287,7 +332,24 @@ def describe(
     print(f"{name}: {size / 1e6:.1f} MB in {', '.join(map(str, paths))}; cache: {state}")
     return count(name, parts), paths
 
+# %% ../nbs/12_experiments.ipynb #8a436fa8
+def describe_others(
+    root: Path,  # data folder
+    known: list[Path],  # folders and zips that have been described
+) -> list[dict]:  # rows of `fsgen data --json`
+    "Print and count what else has images, in `root` or in a folder there."
+    rows, known = [], list(known)
+    for path in sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern)):
+        related = any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
+        if not related and (path.is_dir() or path.suffix == ".zip"):
+            with contextlib.suppress(InputError):  # not images, then
+                row, paths = describe(path.stem, list_folder(path))
+                print(f"{path.stem}: train on it by --data folder --root {path.stem}")
+                known += paths
+                rows.append(row)
+    return rows
 
+# %% ../nbs/12_experiments.ipynb #934d6efd
 def data_command(
     download: Literal[*DOWNLOADS] | None = None,
     json: Path | None = None,
@@ -313,21 +375,36 @@ def data_command(
             row = count(name, {})
             print(f"{name}: {error}")
         rows.append(row)
-    for path in sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern)):
-        related = any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
-        if not related and (path.is_dir() or path.suffix == ".zip"):
-            with contextlib.suppress(InputError):  # not images, then
-                row, paths = describe(path.stem, list_folder(path))
-                print(f"{path.stem}: train on it by --data folder --root {path.stem}")
-                known += paths
-                rows.append(row)
+    rows += describe_others(root, known)
     if json is not None:
         write_json(json, rows)
 
-# %% ../nbs/12_experiments.ipynb #aabf57b7
+# %% ../nbs/12_experiments.ipynb #98c32216
 PAPER = ("conditional", "attention", "meta")
 
 
+def demo_task(
+    task: str,  # "inversion" or "characters"
+    out: Path,  # folder of the runs and figures
+) -> list[dict]:  # rows of results.json
+    "Train the paper's models on one task of the glyphs; evaluate them and draw the figures."
+    experiments = {name: EXPERIMENTS[f"glyphs-{task}-{name}"] for name in PAPER}
+    base = experiments["attention"]
+    splits = read_data(base)
+    models, runs, rows = {}, {}, []
+    for name, experiment in experiments.items():
+        runs[name] = out / experiment.name
+        print(f"{experiment.name}: {experiment.steps} steps")
+        models[name] = train(experiment, runs[name], splits)
+        rows.append(evaluate(models[name], splits)[0])
+    exam = fixed_episodes(splits.test, task, base.shots, 64)
+    sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)), samples=2)
+    save_figure(sheet, out / f"{task}.png")
+    save_figure(curves(runs), out / f"{task}-curves.png")
+    save_figure(attention_path(models["attention"], exam), out / f"{task}-attention.png")
+    return rows
+
+# %% ../nbs/12_experiments.ipynb #aabf57b7
 def demo_command(
     out: Path = Path("runs/demo"),
 ):
@@ -338,35 +415,23 @@ def demo_command(
     """
     began, rows = time.monotonic(), []
     for task in ("inversion", "characters"):
-        experiments = {name: EXPERIMENTS[f"glyphs-{task}-{name}"] for name in PAPER}
-        base = experiments["attention"]
-        splits = read_data(base)
-        models, runs = {}, {}
-        for name, experiment in experiments.items():
-            runs[name] = out / experiment.name
-            print(f"{experiment.name}: {experiment.steps} steps")
-            models[name] = train(experiment, runs[name], splits)
-            rows.append(evaluate(models[name], splits)[0])
-        exam = fixed_episodes(splits.test, task, base.shots, 64)
-        sheet = sample_sheet(models, Episode(*(part[:8] for part in exam)), samples=2)
-        save_figure(sheet, out / f"{task}.png")
-        save_figure(curves(runs), out / f"{task}-curves.png")
-        save_figure(attention_path(models["attention"], exam), out / f"{task}-attention.png")
+        rows += demo_task(task, out)
     write_json(out / "results.json", rows)
     print("\nnats/dim on scripts never seen in training:\n")
     print(table(rows))
     print(f"\n{time.monotonic() - began:.0f} s. Figures and results.json are in {out}.")
 
 # %% ../nbs/12_experiments.ipynb #b2e1eab2
+BENCHED = 16  # images that a timed step trains on or draws
 SAMPLED = {"binary": ((1, 28, 28), 2), "colour": ((3, 32, 32), 256)}
 
 
 def sampling_steps(layers: int) -> dict[str, Callable[[], None]]:
-    "Of 16 images: the context, one teacher-forced pass, and the exact sampler, which makes its own context."
+    "Of `BENCHED` images: the context, one teacher-forced pass, and the exact sampler, which makes its own."
     device, kinds = default_device(), {}
     for name, (shape, levels) in SAMPLED.items():
         model = build(Experiment(model="conditional", layers=layers, planes=64), shape, levels).to(device)
-        support = torch.randint(levels, (16, 4, *shape), dtype=torch.uint8).to(device)
+        support = torch.randint(levels, (BENCHED, 4, *shape), dtype=torch.uint8).to(device)
         with torch.no_grad():
             context = model.context(support)
         still = torch.inference_mode()
@@ -378,50 +443,63 @@ def sampling_steps(layers: int) -> dict[str, Callable[[], None]]:
     return kinds
 
 # %% ../nbs/12_experiments.ipynb #50d606f8
+MATRIX = 2048  # side of the matrices whose product shows the machine's peak
 TRAINED = {"12x64": (64, 28), "12x24": (24, 26)}  # planes and size; the second is the paper's for Omniglot
 PRECISIONS = {"float32": torch.float32, "bf16": torch.bfloat16}
 
 
 def multiply_adds(layers: int, planes: int, size: int) -> int:
-    "What a training step of the body on 16 binary images needs, in multiply-adds."
+    "What a training step of the body on `BENCHED` binary images needs, in multiply-adds."
     body = PixelCNN(layers=layers, planes=planes)
     convs = [m for m in body.modules() if isinstance(m, torch.nn.Conv2d)]
     first = body.vertical.weight.numel() + body.horizontal.weight.numel()  # the image needs no gradient
-    return 16 * size**2 * (3 * sum(conv.weight.numel() for conv in convs) - first)
+    return BENCHED * size**2 * (3 * sum(conv.weight.numel() for conv in convs) - first)
 
+# %% ../nbs/12_experiments.ipynb #7b394eb4
+def training_step(
+    layers: int,
+    planes: int,
+    size: int,  # side of the images
+    precision: str,  # name in PRECISIONS
+    memory_format: torch.memory_format = torch.channels_last,
+    compiled: bool = False,
+) -> Callable[[], None]:
+    "A full step of the body on `BENCHED` binary images."
+    device = default_device()
+    torch.manual_seed(0)
+    body = PixelCNN(layers=layers, planes=planes).to(device, memory_format=memory_format)
+    optimizer = torch.optim.Adam(body.parameters(), fused=True)
+    images = torch.randint(2, (BENCHED, 1, size, size)).to(device)
+    forward = torch.compile(body) if compiled else body
 
+    def step():
+        with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
+            logits = forward(body.scale(images))
+        optimizer.zero_grad()
+        nll(logits, images).mean().backward()
+        optimizer.step()
+
+    return step
+
+# %% ../nbs/12_experiments.ipynb #e38152e0
 def training_steps(layers: int, compiled: bool = False) -> dict[str, Callable[[], None]]:
-    "A full step of the body on 16 binary images in each precision and memory format; large matrix products."
-    device, kinds = default_device(), {}
-
-    def step(planes, size, precision, memory_format, compiled=False):
-        torch.manual_seed(0)
-        body = PixelCNN(layers=layers, planes=planes).to(device, memory_format=memory_format)
-        optimizer = torch.optim.Adam(body.parameters(), fused=True)
-        images = torch.randint(2, (16, 1, size, size)).to(device)
-        forward = torch.compile(body) if compiled else body
-
-        def take():
-            with torch.autocast(device.type, torch.bfloat16, enabled=precision == "bf16"):
-                logits = forward(body.scale(images))
-            optimizer.zero_grad()
-            nll(logits, images).mean().backward()
-            optimizer.step()
-
-        return take
-
+    "`training_step` in each precision and memory format, and large matrix products."
+    kinds = {}
     for precision, dtype in PRECISIONS.items():
-        matrix = torch.randn(2048, 2048).to(device, dtype)
+        matrix = torch.randn(MATRIX, MATRIX).to(default_device(), dtype)
         kinds[f"matmul, {precision}"] = partial(torch.mm, matrix, matrix)
         for name, (planes, size) in TRAINED.items():
-            formats = {"": torch.channels_last, ", contiguous": torch.contiguous_format}
-            for note, memory_format in formats.items():
-                kinds[f"train {name}, {precision}{note}"] = step(planes, size, precision, memory_format)
+            make = partial(training_step, layers, planes, size, precision)
+            kinds[f"train {name}, {precision}"] = make()
+            kinds[f"train {name}, {precision}, contiguous"] = make(torch.contiguous_format)
             if compiled:
-                kinds[f"train {name}, {precision}, compiled"] = step(
-                    planes, size, precision, torch.channels_last, True
-                )
+                kinds[f"train {name}, {precision}, compiled"] = make(compiled=True)
     return kinds
+
+# %% ../nbs/12_experiments.ipynb #91a3934c
+def plain_step(body: PixelCNN, images: Tensor) -> Callable[[], None]:
+    "A training step of a body on its own, up to the gradient."
+    return lambda: nll(body(body.scale(images)), images).mean().backward()
 
 # %% ../nbs/12_experiments.ipynb #f729da44
 def meta_steps(layers: int) -> dict[str, Callable[[], None]]:
@@ -440,16 +518,15 @@ def meta_steps(layers: int) -> dict[str, Callable[[], None]]:
 
     learned = make()
 
-    def plain(body):
-        return lambda: nll(body(body.scale(images)), images).mean().backward()
+    contiguous = copy.deepcopy(learned.body).to(memory_format=torch.contiguous_format)
 
     def loop():
         for s, x in zip(support.split(1), target.split(each), strict=True):
             learned(x, s).mean().backward()
 
     return {
-        "plain": plain(learned.body),
-        "plain, contiguous": plain(copy.deepcopy(learned.body).to(memory_format=torch.contiguous_format)),
+        "plain": plain_step(learned.body, images),
+        "plain, contiguous": plain_step(contiguous, images),
         "meta": step(learned),
         "meta, a task at a time": loop,
         "meta on nll": step(make(inner_loss="nll")),
@@ -479,13 +556,7 @@ def colour_steps(layers: int) -> dict[str, Callable[[], None]]:
         "colour, 12 images, no head": body_only,
     }
 
-
-def synchronize():
-    "Wait for the GPU, if there is one."
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
-
-
+# %% ../nbs/12_experiments.ipynb #ffe78d69
 def peak_memory(
     steps: Callable[[int], dict[str, Callable[[], None]]],  # `meta_steps` or `colour_steps`
     kind: str,
@@ -511,6 +582,12 @@ def _status(name):
     return int(line.split()[1])  # kB
 
 # %% ../nbs/12_experiments.ipynb #8ece8a4c
+def synchronize():
+    "Wait for the GPU, if there is one."
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
 def median_seconds(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[str, float]:
     "Median time of each kind of step, all timed in turn, after a round that is not."
     seconds = {kind: [] for kind in kinds}
@@ -523,7 +600,7 @@ def median_seconds(kinds: dict[str, Callable[[], None]], rounds: int) -> dict[st
             seconds[kind].append(time.perf_counter() - began)
     return {kind: statistics.median(times[1:]) for kind, times in seconds.items()}
 
-
+# %% ../nbs/12_experiments.ipynb #a30fbbe8
 def speed_ratios(medians: dict[str, float], layers: int) -> dict[str, float]:
     "What the medians say: sampling against a pass, training against a matrix product, meta against plain."
     ratios = {}
@@ -535,7 +612,7 @@ def speed_ratios(medians: dict[str, float], layers: int) -> dict[str, float]:
     for kind, seconds in medians.items():
         if kind.startswith("train "):
             name, precision, *note = kind.removeprefix("train ").split(", ")
-            rate = 2048**3 / medians[f"matmul, {precision}"]
+            rate = MATRIX**3 / medians[f"matmul, {precision}"]
             fraction = multiply_adds(layers, *TRAINED[name]) / seconds / rate
             ratios["_".join(["train_fraction_of_peak", name, precision, *note])] = fraction
     return ratios | {
@@ -545,6 +622,47 @@ def speed_ratios(medians: dict[str, float], layers: int) -> dict[str, float]:
         "meta_batched_over_loop": medians["meta, a task at a time"] / medians["meta"],
         "meta_second_over_first_order": medians["meta on nll"] / medians["meta on nll, first order"],
     }
+
+
+def images_per_second(medians: dict[str, float]) -> dict[str, float]:
+    "Of every kind of step that trains on, or draws, `BENCHED` images."
+    return {k: BENCHED / seconds for k, seconds in medians.items() if k.startswith(("train", "sample"))}
+
+# %% ../nbs/12_experiments.ipynb #78d4f309
+def bench_seconds(layers: int, rounds: int, compiled: bool) -> dict[str, float]:
+    "Print and return the median time of each kind of step."
+    medians = {}
+    for kinds in (sampling_steps(layers), training_steps(layers, compiled), meta_steps(layers)):
+        medians |= median_seconds(kinds, rounds)
+    for kind, median in medians.items():
+        print(f"{kind:32} {median:.4f} s")
+    return medians
+
+
+def bench_memory(layers: int, colour_layers: int) -> dict[str, int | None]:  # MB
+    "Print and return the peak memory of each kind of step, each in a process of its own."
+    memory = {}
+    measured = [(meta_steps, kind, layers) for kind in ("plain", "meta", "meta, a task at a time")]
+    measured += [(training_steps, f"train 12x64, {precision}", layers) for precision in PRECISIONS]
+    measured += [(colour_steps, kind, colour_layers) for kind in COLOUR]
+    for kinds, kind, depth in measured:
+        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+            memory[kind] = pool.submit(peak_memory, kinds, kind, depth).result()
+        print(f"{kind:32} peak memory {memory[kind]} MB")
+    return memory
+
+# %% ../nbs/12_experiments.ipynb #5ca8bbfd
+def colour_ratios(memory: dict[str, int | None]) -> tuple[dict[str, float], dict[str, int]]:
+    "Memory of the 48x48 step for each image, the head's share, and the largest batch by memory."
+    few, many, no_head = (memory[kind] for kind in COLOUR)
+    if few is None:
+        return {}, {}
+    each = (many - few) / 8  # MB an image
+    ratios = {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / many}
+    rest = 1000 + few - 4 * each  # MB of the process itself, and of the gradients
+    largest = {f"{gb} GB": int((gb * 1000 - rest) / each) for gb in (25.8, 80, 140)}  # 24 GiB first
+    print(f"colour, largest batch of a step in float32 by memory: {largest}")
+    return ratios, largest
 
 # %% ../nbs/12_experiments.ipynb #ac8cf83d
 def bench_command(
@@ -564,55 +682,17 @@ def bench_command(
         compile: time training under torch.compile, too; compiling takes minutes
     """
     check(min(rounds, layers, colour_layers) > 0, "rounds and layers must be at least 1.")
-    medians = {}
-    for kinds in (sampling_steps(layers), training_steps(layers, compile), meta_steps(layers)):
-        medians |= median_seconds(kinds, rounds)
-    for kind, median in medians.items():
-        print(f"{kind:32} {median:.4f} s")
-    memory = {}
-    measured = [(meta_steps, kind, layers) for kind in ("plain", "meta", "meta, a task at a time")]
-    measured += [(training_steps, f"train 12x64, {precision}", layers) for precision in PRECISIONS]
-    measured += [(colour_steps, kind, colour_layers) for kind in COLOUR]
-    for kinds, kind, depth in measured:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
-            memory[kind] = pool.submit(peak_memory, kinds, kind, depth).result()
-        print(f"{kind:32} peak memory {memory[kind]} MB")
-    ratios, largest = speed_ratios(medians, layers), {}
-    few, many, no_head = (memory[kind] for kind in COLOUR)
-    if few is not None:
-        each = (many - few) / 8  # MB an image
-        ratios |= {"colour_megabytes_per_image": each, "colour_head_share": 1 - no_head / many}
-        rest = 1000 + few - 4 * each  # MB of the process itself, and of the gradients
-        largest = {f"{gb} GB": int((gb * 1000 - rest) / each) for gb in (25.8, 80, 140)}  # 24 GiB first
-        print(f"colour, largest batch of a step in float32 by memory: {largest}")
+    medians, memory = bench_seconds(layers, rounds, compile), bench_memory(layers, colour_layers)
+    colour, largest = colour_ratios(memory)
+    ratios = speed_ratios(medians, layers) | colour
     for name, ratio in ratios.items():
         print(f"{name}: {ratio:.2f}")
-    images = {kind: 16 / seconds for kind, seconds in medians.items() if kind.startswith(("train", "sample"))}
     if json is not None:
-        facts = {"median_seconds": medians, "images_per_second": images, "peak_megabytes": memory}
-        facts |= {"rounds": rounds, "layers": layers, "colour_layers": colour_layers}
-        facts |= {"colour_largest_batch": largest}
+        facts = {"median_seconds": medians, "images_per_second": images_per_second(medians)}
+        facts |= {"peak_megabytes": memory, "rounds": rounds, "layers": layers}
+        facts |= {"colour_layers": colour_layers, "colour_largest_batch": largest}
         machine = {"device": device_name(default_device()), "commit": commit(), "torch": torch.__version__}
         write_json(json, ratios | facts | machine)
-
-# %% ../nbs/12_experiments.ipynb #6a87bcf5
-def save(path: Path, content: bytes):
-    "Write a file and say where it is."
-    write(path, content)
-    print(path)
-
-
-def save_figure(figure: Figure, path: Path):
-    "Save a figure as PNG and close it."
-    content = io.BytesIO()
-    figure.savefig(content, format="png", dpi=150)
-    plt.close(figure)
-    save(path, content.getvalue())
-
-
-def write_json(path: Path, results: list[dict] | dict):
-    "Save results."
-    save(path, (jsonlib.dumps(results, indent=1) + "\n").encode())
 
 # %% ../nbs/12_experiments.ipynb #1e69f1f7
 COMMANDS = {
@@ -634,7 +714,7 @@ def usage() -> str:
         *(f"  {name}" for name in EXPERIMENTS),
     ])  # fmt: skip
 
-
+# %% ../nbs/12_experiments.ipynb #4ad0700b
 def parse(f, args: list[str], prog: str) -> Callable[[], None]:
     "The call of `f` that the arguments ask for, `InputError` in one sentence if they can't be read."
     errors = io.StringIO()
@@ -650,7 +730,7 @@ def parse(f, args: list[str], prog: str) -> Callable[[], None]:
         message = next(" ".join(text) for is_rule, text in parts if not is_rule)
         raise InputError(f"{message.rstrip('.')}; see {prog} --help.") from stop
 
-
+# %% ../nbs/12_experiments.ipynb #e372b357
 def run_command(args: list[str]) -> None:
     "Run one command line."
     command, *rest = args or ["--help"]
@@ -667,7 +747,7 @@ def run_command(args: list[str]) -> None:
         f, prog = train_command(name), f"{prog} {name}"
     parse(f, rest, prog)()
 
-
+# %% ../nbs/12_experiments.ipynb #a7f63aee
 def main() -> None:
     "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
     try:

@@ -41,17 +41,6 @@ def lookup_errors(
     nothing = x.new_zeros(len(x), planes, *x.shape[-2:])
     return grad(loss, has_aux=True)(nothing)
 
-# %% ../nbs/08_attentive_meta.ipynb #155ad0a5
-@torch.no_grad()
-def _start_keys_as_queries(query: nn.Conv2d, memory: nn.Conv2d):
-    "At first a key is what the query of that pixel would be: pixels alike attend."
-    query.weight *= 3
-    query.bias *= 3
-    keys = query.out_channels
-    memory.weight[:keys] = 0
-    memory.weight[:keys, -query.in_channels :] = query.weight
-    memory.bias[:keys] = query.bias
-
 # %% ../nbs/08_attentive_meta.ipynb #f55e7ac7
 class AttentiveMetaPixelCNN(AttentionPixelCNN):
     "Attention whose memory is written by one inner gradient step, taken in the lookup, not in the weights."
@@ -83,3 +72,14 @@ class AttentiveMetaPixelCNN(AttentionPixelCNN):
         summary = self.encoder(x)
         errors, features = self.inner_step(support, x, summary)
         return Memory(summary, *self.patches(x, torch.cat([100 * errors, features], 1)))
+
+# %% ../nbs/08_attentive_meta.ipynb #155ad0a5
+@torch.no_grad()
+def _start_keys_as_queries(query: nn.Conv2d, memory: nn.Conv2d):
+    "At first a key is what the query of that pixel would be: pixels alike attend."
+    query.weight *= 3
+    query.bias *= 3
+    keys = query.out_channels
+    memory.weight[:keys] = 0
+    memory.weight[:keys, -query.in_channels :] = query.weight
+    memory.bias[:keys] = query.bias

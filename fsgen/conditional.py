@@ -125,7 +125,7 @@ class Summary(NamedTuple):
 
     summary: Tensor  # (b, summary_size)
 
-
+# %% ../nbs/05_conditional.ipynb #377b7ceb
 class ConditionalPixelCNN(FewShotModel):
     "The support set as one vector, a bias in every gated layer (paper, section 3)."
 

@@ -116,8 +116,7 @@ class Attention(nn.Module):
         self.additive = nn.Linear(planes, 1, bias=False) if additive else None
 
     def queries(self, h: Tensor) -> Tensor:  # features (b, p, h, w) -> (b, h*w, P)
-        where = positions(*h.shape[-2:], h.device)
-        return self.query(append_positions(h, where)).flatten(2).mT
+        return self.query(append_positions(h, positions(*h.shape[-2:], h.device))).flatten(2).mT
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:  # (b, q, P) and (b, n, P) -> (b, q, n)
         "How well every key answers every query."

@@ -84,7 +84,9 @@ def _reading(path):
 
 
 def _in_folder(path):  # -> the files' paths, by their names in the folder
-    paths = (os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names)
+    paths = (
+        os.path.join(folder, name) for folder, _, names in os.walk(path, followlinks=True) for name in names
+    )
     return {os.path.relpath(file, path): file for file in paths}
 
 

@@ -135,19 +135,20 @@ class _BodyCache:
         self.rows = zeros(layers, g, n, width, 2 * planes)
         self.before, self.h = zeros(layers * g, n, 2 * planes), zeros(layers + 1, g, n, planes)
         self.out, self.both = ones(g, n, layers, planes + 1), zeros(g, n, 2 * planes)
-        self.row_layers = [_row_layer(weights, i, row, summary) for i, row in enumerate(self.rows)]
+        self.row_layers = [_row_layer(weights, i, self.rows[i], summary) for i in range(layers)]
         left, here, residual, skips = zip(*(_pixel_kernels(weights, i) for i in range(layers)), strict=True)
         self.left, self.skips = torch.cat(left), torch.cat(skips, 1)
-        before, gates = self.before.view(layers, g, n, -1), self.out[..., :planes].unbind(2)
-        places = zip(before, self.h[:-1], here, gates, self.out.unbind(2), residual, self.h[1:], strict=True)
-        self.pixel_layers = [PixelLayer(*place) for place in places]
+        before, outs = self.before.view(-1, g, n, 2 * planes), [self.out[:, :, i] for i in range(layers)]
+        self.pixel_layers = [
+            PixelLayer(before[i], self.h[i], here[i], out[..., :planes], out, residual[i], self.h[i + 1])
+            for i, out in enumerate(outs)
+        ]
         self.look_up, self.middle = look_up, body.middle
         if look_up is not None:
             asking = range(body.middle, layers)
             lookups = [weights[f"layers.{i}.lookup.weight"][0].flatten(1).mT for i in asking]
-            self.lookups = torch.stack(lookups) * _gate_factors(
-                weights
-            )  # (layers/2, lookup_planes, 2*planes)
+            # (layers/2, lookup_planes, 2*planes)
+            self.lookups = torch.stack(lookups) * _gate_factors(weights)
 
 # %% ../nbs/10_sampling.ipynb #f50391f2
 class CachedBody(_BodyCache):

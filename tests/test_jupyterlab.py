@@ -89,6 +89,8 @@ def test_slider_redraws_figure(browser, lab, chapter):
         run_all_cells(browser)
         move_slider(browser)
     finally:
+        show = "?.scrollIntoView({block: 'center'})"
+        browser.execute_script(f"document.querySelector('{RED}'){show}")
         SCREENSHOTS.mkdir(parents=True, exist_ok=True)
         browser.save_screenshot(str(SCREENSHOTS / f"{chapter}.png"))
 

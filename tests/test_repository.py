@@ -20,6 +20,7 @@ import fsgen
 
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(ROOT.glob("nbs/*.ipynb"))
+CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -39,11 +40,14 @@ def imports(source):
             yield from (f"{module}.{alias.name}" for alias in node.names)
 
 
+def cells_of(notebook):
+    return json.loads(notebook.read_text())["cells"]
+
+
 def code_of(notebook):
     "All code of a notebook as one Python source, magics and shell lines made calls."
-    cells = json.loads(notebook.read_text())["cells"]
     transform = TransformerManager().transform_cell
-    return "".join(transform("".join(c["source"])) for c in cells if c["cell_type"] == "code")
+    return "".join(transform("".join(c["source"])) for c in cells_of(notebook) if c["cell_type"] == "code")
 
 
 # Configuration
@@ -113,6 +117,38 @@ def test_readme_is_current():
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_small(notebook):
     assert notebook.stat().st_size < 300_000
+
+
+@pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
+def test_cells_fit_a_screen(notebook):
+    for cell in cells_of(notebook):
+        lines = "".join(cell["source"]).splitlines()
+        assert cell["cell_type"] != "code" or len(lines) <= 35, f"{len(lines)} lines: {lines[1]}"
+
+
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+def test_opening(notebook):
+    "What is built, what it needs, and the minutes, which the front page repeats."
+    title = next(cell for cell in cells_of(notebook) if cell["cell_type"] == "markdown")
+    text = "".join(title["source"])
+    assert re.match(r"# .+\n\n> .+\n", text) and "Needs: " in text
+    (minutes,) = re.findall(r"Time: (\d+) minutes", text)
+    index = "".join("".join(cell["source"]) for cell in cells_of(ROOT / "nbs/index.ipynb"))
+    assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+) \|", index) == [minutes]
+
+
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+def test_exercises(notebook):
+    "Two or three: a question, a cell to edit, a check that says `Not yet` for now, a folded solution."
+    cells = cells_of(notebook)
+    asked = [k for k, cell in enumerate(cells) if "".join(cell["source"]).startswith("### Exercise ")]
+    assert 2 <= len(asked) <= 3
+    for k in asked:
+        edit, check, solution = cells[k + 1 : k + 4]
+        assert "# edit" in "".join(edit["source"])
+        assert "".join(check["outputs"][0]["text"]).startswith("Not yet: ")
+        # conftest.py puts it in when nbval runs the notebook, and expects `Right.`
+        assert "<summary>Solution</summary>" in "".join(solution["source"])
 
 
 def test_chapters_import_only_earlier_chapters():

@@ -82,7 +82,7 @@ def lab(tmp_path_factory):
         server.wait(TIMEOUT)
 
 
-@pytest.mark.parametrize("chapter", ["01_masks", "06_attention", "07_meta"])
+@pytest.mark.parametrize("chapter", ["01_masks", "05_attention", "06_meta"])
 def test_slider_redraws_figure(browser, lab, chapter):
     try:
         browser.get(lab.format(chapter))

@@ -82,7 +82,7 @@ class RowLayer:
         bias = (bias + weights[f"{name}.horizontal.bias"][:, None])[:, :, None]
         self.summary = None  # or what it adds to the vertical stack, (g, n, 1, 2*planes)
         if summary is not None:
-            said = (summary @ weights[f"{name}.summary.weight"].mT).view(g, n, 1, -1)
+            said = (summary.view(g, n, -1) @ weights[f"{name}.summary.weight"].mT)[:, :, None]
             for_rows, for_row = said.chunk(2, -1)
             self.summary, bias = for_rows * factors, bias + for_row
         # the vertical stack's gate has its factors already, and the horizontal one's still needs them

@@ -21,6 +21,7 @@ import fsgen
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(ROOT.glob("nbs/*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
+PLOTS = ROOT / "nbs/09_plots.ipynb"  # a tool of the chapters: it teaches nothing and asks nothing
 BY_HAND = ("__init__.py", "__main__.py")  # of fsgen; notebooks export the other modules
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -49,13 +50,6 @@ def code_of(notebook):
     "All code of a notebook as one Python source, magics and shell lines made calls."
     transform = TransformerManager().transform_cell
     return "".join(transform("".join(c["source"])) for c in cells_of(notebook) if c["cell_type"] == "code")
-
-
-CHAPTER_OF = {  # a module's chapter, by number and notebook
-    module: (int(notebook.stem[:2]), notebook)
-    for notebook in CHAPTERS
-    for module in re.findall(r"^#\|\s*(?:default_exp|exporti?) +(\w+)", code_of(notebook), re.MULTILINE)
-}
 
 
 # Configuration
@@ -148,7 +142,7 @@ def test_opening(notebook):
     assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+) \|", index) == [minutes]
 
 
-@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", sorted({*CHAPTERS} - {PLOTS}), ids=lambda path: path.stem)
 def test_exercises(notebook):
     "Two or three: a question, a cell to edit, a check that says `Not yet` for now, a folded solution."
     cells = cells_of(notebook)
@@ -162,21 +156,26 @@ def test_exercises(notebook):
         assert "<summary>Solution</summary>" in "".join(solution["source"])
 
 
-def test_modules_are_chapters():
-    "A chapter exports the module of its name; 03 another one beside it, with its figures."
-    modules = {path.stem for path in ROOT.glob("fsgen/*.py") if not path.stem.startswith("_")}
-    assert modules == CHAPTER_OF.keys() and set(fsgen._HOME) <= modules
-    second = {name: number for name, (number, notebook) in CHAPTER_OF.items() if notebook.stem[3:] != name}
-    assert second == {"plots": 3}
+def test_a_chapter_exports_the_module_of_its_name():
+    modules = set()
+    for notebook in CHAPTERS:
+        exported = re.findall(r"^#\|\s*default_exp (\w+)", code_of(notebook), re.MULTILINE)
+        assert exported in ([], [notebook.stem[3:]]), notebook.name
+        modules.update(exported)
+    assert modules == {path.stem for path in ROOT.glob("fsgen/*.py") if not path.stem.startswith("_")}
 
 
 def test_chapters_import_only_earlier_chapters():
+    "And plots, which imports none, so that every chapter may use it."
+    number = {notebook.stem[3:]: int(notebook.stem[:2]) for notebook in CHAPTERS}
+    number[PLOTS.stem[3:]] = -1
     for notebook in CHAPTERS:
         for name in imports(code_of(notebook)):
             package, _, rest = name.partition(".")
             if package == "fsgen" and rest:
-                number, _ = CHAPTER_OF[fsgen._MODULE.get(rest, rest.split(".")[0])]
-                assert number < int(notebook.stem[:2]), f"{notebook.name} imports {name}"
+                assert notebook != PLOTS, f"{notebook.name} imports {name}"
+                module = fsgen._MODULE.get(rest, rest.split(".")[0])
+                assert number[module] < int(notebook.stem[:2]), f"{notebook.name} imports {name}"
 
 
 def test_modules_need_no_notebook_tools():

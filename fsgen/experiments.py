@@ -98,7 +98,7 @@ class Experiment(Settings):
             object.__setattr__(self, "settings", config_class())  # frozen from here on
         check(
             isinstance(self.settings, config_class),
-            f"The model {self.model} takes its settings as a {config_class.__name__}, not {self.settings!r}.",
+            f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
         )
         self.check_at_least(1, *"shots size steps batch targets accumulate checkpoint_every".split())
         self.check_at_least(0, "warmup", "validate", "seed")

@@ -37,11 +37,11 @@ lab: $(READY)  ## Open the notebooks in JupyterLab
 	@$(BIN)/jupyter lab nbs
 
 outputs: $(READY)  ## Run notebooks and store their outputs, all or as in: make outputs ONLY="06 07"
-	@OMP_NUM_THREADS=1 $(BIN)/python nbs/make_outputs.py $(ONLY)
+	@OMP_NUM_THREADS=1 $(BIN)/python tools/make_outputs.py $(ONLY)
 
 readme: $(READY)  ## Make README.md from nbs/index.ipynb
-	@$(BIN)/python nbs/make_readme.py
+	@$(BIN)/python tools/make_readme.py
 
 site: $(READY)  ## Make a page of each notebook in _docs, without running it
 	@rm -rf _docs
-	@$(BIN)/python nbs/make_site.py
+	@$(BIN)/python tools/make_site.py

@@ -195,8 +195,8 @@ def read_images(
 def _build(path, files, names, convert):
     part = path.with_suffix(".part")
     try:
-        with _remarks() as remarks:
-            refused = _write_decoded(part, path.name, files, names, convert)
+        with _keep_remarks():
+            refused, remarks = _write_decoded(part, path.name, files, names, convert)
         check(
             not refused,
             f"{len(refused)} of {len(names)} images in {files.path} can't be used: "
@@ -217,9 +217,9 @@ def _few(said):
     return ", ".join(said[:5]) + (f" and {len(said) - 5} more" if len(said) > 5 else "")
 
 # %% ../nbs/10_files.ipynb #d289837c
-def _write_decoded(part, title, files, names, convert):  # -> refused images
+def _write_decoded(part, title, files, names, convert):  # -> refused images, remarks
     chunks = [names[i : i + 256] for i in range(0, len(names), 256)]
-    refused = []
+    refused, remarks = [], []
     # Written, not mapped: a full disk is then an error that can be told, not a signal that kills.
     with (
         part.open("wb") as file,
@@ -227,44 +227,49 @@ def _write_decoded(part, title, files, names, convert):  # -> refused images
         ThreadPoolExecutor(os.cpu_count()) as pool,
         closing(pool.map(partial(_convert, files, convert), chunks)) as converted,
     ):
-        for chunk, (images, no) in zip(chunks, converted, strict=True):
-            refused += no
+        for chunk, (images, no, said) in zip(chunks, converted, strict=True):
+            refused, remarks = refused + no, remarks + said
             if images and not file.tell():
                 shape = (len(names), *images[0].shape)
                 header = {"descr": "|u1", "fortran_order": False, "shape": shape}
                 np.lib.format.write_array_header_1_0(file, header)
             file.write(b"".join(image.tobytes() for image in images))
             bar.update(len(chunk))
-    return refused
+    return refused, remarks
 
 # %% ../nbs/10_files.ipynb #1a0844a8
-_decoding = threading.local()  # the name of the image that this thread decodes
+_decoder = threading.local()  # a decoding thread's image (`name`), and the `remarks` on its chunk
 
 
 @contextmanager
-def _remarks():
-    "While open, what a decoder warns of is listed with the image's name, from whatever thread it comes."
-    remarks = []
+def _keep_remarks():
+    "While open, what a decoder warns of is kept with the image's name; other warnings are shown as ever."
     with warnings.catch_warnings():
-        warnings.simplefilter("always")
-        warnings.showwarning = lambda message, *_, **__: remarks.append(
-            f"{getattr(_decoding, 'name', '')} ({message})"
-        )
-        yield remarks
+        show = warnings.showwarning
+
+        def keep(message, *args, **kwargs):
+            if hasattr(_decoder, "name"):
+                _decoder.remarks.append(f"{_decoder.name} ({message})")
+            else:
+                show(message, *args, **kwargs)
+
+        warnings.simplefilter("always", UserWarning)  # not once a line of code, but once an image
+        warnings.showwarning = keep
+        yield
 
 
-def _convert(files, convert, names):
-    images, refused = [], []
+def _convert(files, convert, names):  # -> images, refused images, remarks
+    images, refused, _decoder.remarks = [], [], []
     for name in names:
         content = files.read(name)
-        _decoding.name = name
+        _decoder.name = name
         try:
             images.append(convert(content))
         except UnidentifiedImageError:
             refused.append(f"{name} ({'not a readable image' if content else 'an empty file'})")
         except Exception as error:  # whatever a foreign file makes Pillow raise
             refused.append(f"{name} ({error})")
-    return images, refused
+    return images, refused, _decoder.remarks
 
 # %% ../nbs/10_files.ipynb #969a716f
 def download(

@@ -71,11 +71,11 @@ class RowLayer:
     def __init__(
         self,
         weights: dict[str, Tensor],  # of the body, each with a leading dimension g
-        i: int,  # number of the layer
+        depth: int,  # of the layer, from 0
         from_vertical: Tensor,  # (g, n, w, 2*planes), where it writes what it says
         summary: Tensor | None,  # (g*n, summary_size)
     ):
-        (g, n, w, both), factors, name = from_vertical.shape, gate_factors(weights), f"layers.{i}"
+        (g, n, w, _), factors, name = from_vertical.shape, gate_factors(weights), f"layers.{depth}"
         matrix, bias = as_matrix(weights, f"{name}.vertical")
         self.vertical = matrix * factors, bias * factors
         matrix, bias = as_matrix(weights, f"{name}.across")
@@ -89,7 +89,7 @@ class RowLayer:
         self.across = matrix / factors[:, None] * factors, bias * factors
         self.from_vertical = from_vertical
         self.margin = KERNEL // 2  # zeros left and right of the stack
-        self.stack = from_vertical.new_zeros(g, n, KERNEL // 2 + 1, w + 2 * self.margin, both // 2)
+        self.stack = from_vertical.new_zeros(g, n, KERNEL // 2 + 1, w + 2 * self.margin, len(factors) // 2)
 
     def next_row(self, v: Tensor) -> Tensor:  # both (g, n, w, planes)
         "The vertical stack's next row, from the layer below this one to the layer above."
@@ -97,11 +97,13 @@ class RowLayer:
         self.stack[:, :, :-1] = self.stack[:, :, 1:].clone()
         self.stack[:, :, -1, self.margin : -self.margin] = v
         matrix, bias = self.vertical
-        sums = torch.baddbmm(bias, windows(self.stack, KERNEL), matrix)  # (g, n*w, 2*planes)
+        to_gate = torch.baddbmm(bias, windows(self.stack, KERNEL), matrix)  # (g, n*w, 2*planes)
         matrix, bias = self.across
-        torch.add((sums @ matrix).view(shape), bias, out=self.from_vertical)
-        sums = sums.view(shape) if self.summary is None else sums.view(shape) + self.summary
-        what, whether = sums.sigmoid_().chunk(2, -1)
+        torch.add((to_gate @ matrix).view(shape), bias, out=self.from_vertical)
+        to_gate = to_gate.view(shape)
+        if self.summary is not None:
+            to_gate = to_gate + self.summary
+        what, whether = to_gate.sigmoid_().chunk(2, -1)
         return torch.addcmul(whether, what, whether, value=-2)
 
 # %% ../nbs/15_sampling.ipynb #fdf50b7e
@@ -111,21 +113,21 @@ class PixelLayer:
     def __init__(
         self,
         weights: dict[str, Tensor],  # of the body, each with a leading dimension g
-        i: int,  # number of the layer
+        depth: int,  # of the layer, from 0
         sums: Tensor,  # (g, n, 2*planes), what its gate takes from all but the pixel itself
         h: Tensor,  # (g, n, planes), the horizontal stack below
         above: Tensor | None,  # (g, n, planes), where it writes the one above; None for the last layer
         gates: Tensor,  # (g, n, planes + 1), where it writes its gates; a one comes last
         both: Tensor,  # (g, n, 2*planes), scratch
     ):
-        matrix, _ = as_matrix(weights, f"layers.{i}.horizontal")
+        matrix, _ = as_matrix(weights, f"layers.{depth}.horizontal")
         self.left, here = (matrix * gate_factors(weights)).chunk(2, 1)  # of the left neighbour, of the pixel
         self.here = here.contiguous()
         # with its bias as a last row, which the one behind the gates adds
-        self.skip = torch.cat(as_matrix(weights, f"layers.{i}.skip"), 1)
+        self.skip = torch.cat(as_matrix(weights, f"layers.{depth}.skip"), 1)
         self.residual = None
         if above is not None:
-            self.residual = torch.cat(as_matrix(weights, f"layers.{i}.residual"), 1)
+            self.residual = torch.cat(as_matrix(weights, f"layers.{depth}.residual"), 1)
         self.sums, self.h, self.above, self.both = sums, h, above, both
         self.what, self.whether = both.chunk(2, -1)
         self.gates_and_one, self.gates = gates, gates[..., :-1]
@@ -167,7 +169,7 @@ class BodyInputs(NamedTuple):
 def check_inputs(
     body: PixelCNN,
     inputs: BodyInputs,
-    images: int,  # g*n
+    count: int,  # g*n images
 ):
     "Raise `InputError` if the body reads what it isn't given, or is given what it doesn't read."
     g = len(next(iter(inputs.weights.values()), ()))
@@ -176,7 +178,7 @@ def check_inputs(
         wanted == {name: tuple(weight.shape) for name, weight in inputs.weights.items()},
         "The weights in BodyInputs must be the body's named_parameters, each with a leading dimension g.",
     )
-    check(images % g == 0, f"{images} images can't be shared out among {g} sets of weights.")
+    check(count % g == 0, f"{count} images can't be shared out among {g} sets of weights.")
     reader = body.layers[-1]
     for name in ("summary", "lookup"):
         read, given = (getattr(part, name) is not None for part in (reader, inputs))
@@ -186,7 +188,7 @@ def check_inputs(
             f"{'have one' if given else 'have none'}: mend the model's entry in SAMPLERS.",
         )
     if reader.summary is not None:
-        found, shape = tuple(inputs.summary.shape), (images, reader.summary.in_features)
+        found, shape = tuple(inputs.summary.shape), (count, reader.summary.in_features)
         check(found == shape, f"The summary in BodyInputs must have shape {shape}, not {found}.")
 
 # %% ../nbs/15_sampling.ipynb #2baf7bec
@@ -200,14 +202,14 @@ class CachedBody:
         self,
         body: PixelCNN,
         inputs: BodyInputs,
-        images: int,  # g*n, drawn together
+        count: int,  # g*n images, drawn together
         width: int,  # w, of the images, pixels
     ):
-        check_inputs(body, inputs, images)
+        check_inputs(body, inputs, count)
         weights, summary, self.lookup = inputs
         self.vertical, self.horizontal = as_matrix(weights, "vertical"), as_matrix(weights, "horizontal")
         (g, _, planes), layers = self.vertical[0].shape, len(body.layers)
-        n, zeros, ones = images // g, self.vertical[0].new_zeros, self.vertical[0].new_ones
+        n, zeros, ones = count // g, self.vertical[0].new_zeros, self.vertical[0].new_ones
         # scaled: the rows above that the first kernel reads and the row being drawn, with their margins
         self.image = zeros(g, n, REACH + 1, width + FIRST_KERNEL, body.channels)
         self.from_vertical = zeros(layers * g, n, width, 2 * planes)  # what the row says, for every column
@@ -215,17 +217,19 @@ class CachedBody:
         self.h = zeros(layers * g, n, planes)  # the horizontal stack below every layer, at one pixel
         self.gates = ones(g, n, layers, planes + 1)  # what the gates let through, and a one for the bias
         self.row_layers = [
-            RowLayer(weights, i, said, summary) for i, said in enumerate(self.from_vertical.split(g))
+            RowLayer(weights, depth, place, summary)
+            for depth, place in enumerate(self.from_vertical.split(g))
         ]
         sums, h, both = self.sums.split(g), (*self.h.split(g), None), zeros(g, n, 2 * planes)
         self.pixel_layers = [
-            PixelLayer(weights, i, sums[i], h[i], h[i + 1], self.gates[:, :, i], both) for i in range(layers)
+            PixelLayer(weights, depth, sums[depth], h[depth], h[depth + 1], self.gates[:, :, depth], both)
+            for depth in range(layers)
         ]
         self.left = torch.cat([layer.left for layer in self.pixel_layers])
         self.skips = torch.cat([layer.skip for layer in self.pixel_layers], 1)
         self.middle = body.middle
         if self.lookup is not None:
-            readers = (weights[f"layers.{i}.lookup.weight"] for i in range(body.middle, layers))
+            readers = (weights[f"layers.{depth}.lookup.weight"] for depth in range(body.middle, layers))
             read = torch.cat([weight.flatten(2).mT for weight in readers])
             self.lookup_matrix = read * gate_factors(weights)  # (layers/2*g, lookup_planes, 2*planes)
 
@@ -238,7 +242,7 @@ class CachedBody:
         "The place of the row's pixel in column `j`, for its scaled levels."
         return self.image[:, :, -1, j + REACH]
 
-    def start_row(self):
+    def next_row(self):
         "The vertical stack of the next row, in all layers."
         self.image[:, :, :-1] = self.image[:, :, 1:].clone()
         self.image[:, :, -1] = 0
@@ -322,8 +326,8 @@ def fast_weight_inputs(model: MetaPixelCNN, context: FastWeights, samples: int) 
 SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], BodyInputs]] = {
     ConditionalPixelCNN: summary_inputs,
     AttentionPixelCNN: attention_inputs,
-    AttentiveMetaPixelCNN: attention_inputs,
     MetaPixelCNN: fast_weight_inputs,
+    AttentiveMetaPixelCNN: attention_inputs,
 }
 
 # %% ../nbs/15_sampling.ipynb #b1a7e003
@@ -335,19 +339,17 @@ class PixelHead:
         weights: dict[str, Tensor],  # of the body, each with a leading dimension g
         k: int,  # number of the colour
     ):
-        self.features, self.logits = (
-            as_matrix(weights, f"heads.{k}.{part}") for part in ("features", "logits")
-        )
+        self.first, self.last = (as_matrix(weights, f"heads.{k}.{part}") for part in ("features", "logits"))
         self.before = k  # colours that come first
         self.colours = weights[f"heads.{k}.colours.weight"].flatten(2).mT if k else None
 
     def __call__(self, features: Tensor, pixel: Tensor) -> Tensor:
         "Features (g, n, skip) after their ReLU and scaled colours (g, n, c) -> logits (g*n, levels)."
-        matrix, bias = self.features
+        matrix, bias = self.first
         hidden = torch.baddbmm(bias, features, matrix)
         if self.colours is not None:
             hidden.baddbmm_(pixel[..., : self.before], self.colours)
-        matrix, bias = self.logits
+        matrix, bias = self.last
         return torch.baddbmm(bias, hidden.relu_(), matrix).flatten(0, 1)
 
 # %% ../nbs/15_sampling.ipynb #1a836ada
@@ -361,13 +363,13 @@ class CachedSampler:
         samples: int = 1,  # images for each support set
     ):
         body = type(getattr(model, "body", None))
-        check(body is PixelCNN, f"The cached sampler knows no model.body but PixelCNN, not {body.__name__}.")
+        check(body is PixelCNN, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
         inputs = SAMPLERS[type(model)](model, model.context(support), samples)
-        images, (channels, _, width) = len(support) * samples, model.shape
-        self.body, self.scale = CachedBody(model.body, inputs, images, width), model.body.scale
+        count, (channels, _, width) = len(support) * samples, model.shape
+        self.body, self.scale = CachedBody(model.body, inputs, count, width), model.body.scale
         self.heads = [PixelHead(inputs.weights, k) for k in range(channels)]
         # of the row being drawn, all (b*samples, c, w)
-        self.u = self.body.image.new_zeros(images, channels, width)  # noise
+        self.u = self.body.image.new_zeros(count, channels, width)  # noise
         self.levels = torch.zeros_like(self.u, dtype=torch.uint8)  # drawn
         self.given, self.keep = torch.zeros_like(self.levels), torch.zeros_like(self.u, dtype=torch.bool)
 
@@ -402,7 +404,7 @@ class CachedSampler:
 
     def draw_row(self):
         "The row that was started, left to right."
-        self.body.start_row()
+        self.body.next_row()
         threads = torch.get_num_threads()
         torch.set_num_threads(1)  # the products of a pixel are too small to share
         try:
@@ -494,17 +496,17 @@ def assert_same_pixels(
     drawn = sample(model, support, samples, noise.manual_seed(seed))
     u = torch.rand(*shape, generator=noise.manual_seed(seed)).to(device)
     differ, u = (x.movedim(1, -1).flatten(1) for x in (naive != drawn, u))  # (b*samples, h*w*c)
-    images = differ.any(1).nonzero().flatten().tolist()
-    if images:
+    parted = differ.any(1).nonzero().flatten().tolist()
+    if parted:
         cdf = logits(naive).float().softmax(1).cumsum(1).permute(0, 3, 4, 2, 1).flatten(1, 3)
-    for image in images:
+    for image in parted:
         first = differ[image].int().argmax()
         gap = (cdf[image, first] - u[image, first]).abs().min().item()
         assert gap < 2e-6, (
             f"Image {image} parts from the naive loop at dimension {first} of its raster order, "
             f"where u is {gap:.1e} from a border: rounding can't be the reason."
         )
-    return len(images)
+    return len(parted)
 
 # %% ../nbs/15_sampling.ipynb #ca6ef47e
 @torch.no_grad()

@@ -8,7 +8,7 @@ __all__ = ['LOOKED_AT', 'PAPER', 'COMMANDS', 'save', 'save_figure', 'write_json'
            'draw_attention', 'count', 'describe', 'describe_others', 'data_command', 'demo_task', 'demo_command',
            'import_modules', 'run_command', 'main']
 
-# %% ../nbs/17_cli.ipynb #fdcfe0a0
+# %% ../nbs/17_cli.ipynb #3d9e5db0
 import contextlib
 import io
 import json as jsonlib
@@ -20,7 +20,6 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
-from typing import Literal
 
 import matplotlib.pyplot as plt
 import torch
@@ -42,7 +41,7 @@ from .plots import attention_path, curves
 from .runs import RunFolder, default_device, load, write
 from .training import train
 
-# %% ../nbs/17_cli.ipynb #705085e3
+# %% ../nbs/17_cli.ipynb #a657ca29
 def save(path: Path, content: bytes):
     "Write a file and say where it is."
     write(path, content)
@@ -66,7 +65,7 @@ def label(run: Path) -> str:
     "What a run is called where several are compared: its folder's name, or the file's without its ending."
     return run.name.removesuffix(".safetensors")
 
-# %% ../nbs/17_cli.ipynb #6a2283d8
+# %% ../nbs/17_cli.ipynb #009e00ed
 def train_command(name: str, named: Experiment) -> Callable[..., None]:
     "The command `fsgen train NAME`, whose flags have the named experiment's settings as defaults."
 
@@ -110,13 +109,13 @@ def named_experiment(args: Sequence[str]) -> tuple[str, Experiment]:
     )
     return name, experiment
 
-# %% ../nbs/17_cli.ipynb #dd121aec
+# %% ../nbs/17_cli.ipynb #4b4f7253
 def test_setting(experiment: Experiment) -> Experiment:
     "What decides the test episodes, and nothing else."
     fields = ("data", "root", "task", "size", "levels", "shots")
     return Experiment(**{field: getattr(experiment, field) for field in fields})
 
-# %% ../nbs/17_cli.ipynb #101cc86c
+# %% ../nbs/17_cli.ipynb #bc1c1b7b
 def evaluate_runs(
     runs: Iterable[Path],  # run folders, or .safetensors files
     episodes: int | None = None,  # of a split, as many as there are test images if None
@@ -137,7 +136,7 @@ def evaluate_runs(
             print(f"{run} {split:5} {value}, {row['episodes']} episodes")
     return results
 
-# %% ../nbs/17_cli.ipynb #f21d10f9
+# %% ../nbs/17_cli.ipynb #311375c6
 def compare_runs(
     results: list[tuple[Path, dict, Tensor]],  # of `evaluate_runs`
 ) -> None:
@@ -153,7 +152,7 @@ def compare_runs(
         else:
             print(f"{run} and {first} have different test episodes and are not compared.")
 
-# %% ../nbs/17_cli.ipynb #e2418baa
+# %% ../nbs/17_cli.ipynb #c6ac9e50
 def evaluate_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     json: Path | None = None,
@@ -172,7 +171,7 @@ def evaluate_command(
     if json is not None:
         write_json(json, [row for _, row, _ in results])
 
-# %% ../nbs/17_cli.ipynb #0c2f8a39
+# %% ../nbs/17_cli.ipynb #b86a4b50
 def load_alike(
     runs: Sequence[Path],  # run folders, or .safetensors files
 ) -> dict[str, FewShotModel]:  # by the name to print
@@ -189,7 +188,7 @@ def load_alike(
         names = [str(run) for run in runs]
     return dict(zip(names, models, strict=True))
 
-# %% ../nbs/17_cli.ipynb #b4ffd42f
+# %% ../nbs/17_cli.ipynb #f421e60e
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
     episodes: int = 4,
@@ -228,9 +227,9 @@ def draw_attention(model: AttentionPixelCNN, episodes: Episode) -> Figure:
     "Where the pixels of the targets look."
     support, target = (part.to(model.device) for part in episodes)
     maps = model.attention_map(target, model.context(support)).cpu()
-    return attention_path(episodes, maps, model.levels)
+    return attention_path(*episodes, maps, model.levels)
 
-# %% ../nbs/17_cli.ipynb #92e2ceee
+# %% ../nbs/17_cli.ipynb #adcf4320
 def count(
     name: str,  # of a data set
     parts: dict[str, list[int]],  # images of each class of "train" and "test", nothing if it is not there
@@ -241,7 +240,7 @@ def count(
         row |= {f"{part}_classes": len(parts.get(part, [])), f"{part}_images": sum(parts.get(part, []))}
     return row
 
-# %% ../nbs/17_cli.ipynb #4bf3b0e8
+# %% ../nbs/17_cli.ipynb #59e9a963
 def describe(
     name: str,  # of a data set
     listing: Listing,
@@ -269,7 +268,7 @@ def describe(
     print(f"{name}: {size / 1e6:.1f} MB in {', '.join(map(str, paths))}; cache: {state}")
     return count(name, parts), paths
 
-# %% ../nbs/17_cli.ipynb #76e7e0a4
+# %% ../nbs/17_cli.ipynb #d6545ccf
 def describe_others(
     root: Path,  # data folder
     known: list[Path],  # folders and zips that have been described
@@ -287,7 +286,7 @@ def describe_others(
                 rows.append(row)
     return rows
 
-# %% ../nbs/17_cli.ipynb #2ededea3
+# %% ../nbs/17_cli.ipynb #a31ab111
 def data_command(
     download: str | None = None,
     json: Path | None = None,
@@ -306,12 +305,23 @@ def data_command(
     print(f"data folder: {root}\ncache: {cache_folder()}")
     rows, known = [], []
     for name, data in DATA.items():
-        ...
+        if data.list is None:
+            parts = {part: images.sizes.tolist() for part, images in data.read()._asdict().items()}
+            rows.append(count(name, parts))
+            print("{name}: {train_images:,} + {test_images:,} images, embedded".format(**rows[-1]))
+        elif name != "folder":
+            try:
+                row, paths = describe(name, data.list())
+                known += paths
+            except InputError as error:
+                row = count(name, {})
+                print(f"{name}: {error}")
+            rows.append(row)
     rows += describe_others(root, known)
     if json is not None:
         write_json(json, rows)
 
-# %% ../nbs/17_cli.ipynb #468a95d6
+# %% ../nbs/17_cli.ipynb #487b66d6
 PAPER = ("conditional", "attention", "meta")  # the models of the paper, which the demo trains
 
 
@@ -339,7 +349,7 @@ def demo_task(
     save_figure(draw_attention(models["attention"], some), out / f"{task}-attention.png")
     return rows
 
-# %% ../nbs/17_cli.ipynb #d6eb960c
+# %% ../nbs/17_cli.ipynb #43e0a6f9
 def demo_command(
     out: Path = Path("runs/demo"),
 ):
@@ -356,7 +366,7 @@ def demo_command(
     print(table(rows))
     print(f"\n{time.monotonic() - began:.0f} s. Figures and results.json are in {out}.")
 
-# %% ../nbs/17_cli.ipynb #56953c6c
+# %% ../nbs/17_cli.ipynb #04cbf88f
 COMMANDS: dict[str, Callable[..., None]] = {
     "demo": demo_command,
     "train": train_command("custom", Experiment()),
@@ -389,7 +399,7 @@ def import_modules(args: Sequence[str]) -> list[str]:
             raise InputError(f"--import {name}: {error}; name a module, as in --import my_models.") from error
     return rest
 
-# %% ../nbs/17_cli.ipynb #8b38aa2f
+# %% ../nbs/17_cli.ipynb #cd4fab38
 def run_command(args: Sequence[str]) -> None:
     "Run one command line."
     args = import_modules(args) or ["--help"]
@@ -401,9 +411,9 @@ def run_command(args: Sequence[str]) -> None:
     app = tyro.extras.SubcommandApp()
     for name, command in commands.items():
         app.command(command, name=name)
-    app.cli(prog="fsgen", description="...", args=args)
+    app.cli(prog="fsgen", description="Few-shot autoregressive density estimation: train, evaluate and sample the models of the tutorial.", args=args)
 
-# %% ../nbs/17_cli.ipynb #b347fbeb
+# %% ../nbs/17_cli.ipynb #caf4a46e
 def main() -> None:
     "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
     try:

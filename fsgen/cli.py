@@ -95,7 +95,7 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
 
 
 def named_experiment(args: Sequence[str]) -> tuple[str, Experiment]:
-    "What `fsgen train ARGS` starts from: the named experiment, or a custom one of the model that is asked for."
+    "What `fsgen train ARGS` starts from: the named experiment, or a custom one of the model asked for."
     name = args[0] if args and not args[0].startswith("-") else "custom"
     experiment = find_experiment(name)
     words = [word for arg in args for word in arg.split("=", 1)]

@@ -1,6 +1,6 @@
 "Few-shot autoregressive density estimation in PyTorch: a tutorial that trains"
 
-# The only file of this package written by hand; nbs/ exports the others.
+# This file and __main__.py are written by hand; nbs/ exports the others.
 from importlib import import_module
 
 __version__ = "0.1.0"
@@ -8,16 +8,29 @@ __version__ = "0.1.0"
 # A name is imported when first used, so that `import fsgen` costs milliseconds, not torch.
 _HOME = {
     "likelihood": ["InputError", "ancestral_sample", "bits_per_dim", "nats_per_dim"],
-    "episodes": ["Episode", "ImageSet", "characters", "fixed_episodes", "glyphs", "inversion", "products"],
-    "datasets": ["omniglot", "photographs"],
-    "conditional": ["ConditionalPixelCNN"],
-    "attention": ["AttentionPixelCNN"],
-    "meta": ["MetaPixelCNN"],
-    "attentive_meta": ["AttentiveMetaPixelCNN"],
-    "training": ["Experiment", "load", "train"],
-    "sampling": ["fixed_point_sample", "sample"],
+    "gated": ["BodyConfig", "PixelCNN"],
+    "episodes": [
+        "TASKS",
+        "Episode",
+        "ImageSet",
+        "Splits",
+        "characters",
+        "fixed_episodes",
+        "glyphs",
+        "inversion",
+        "products",
+        "same_class",
+    ],
+    "conditional": ["ConditionalConfig", "ConditionalPixelCNN", "FewShotModel"],
+    "attention": ["AttentionConfig", "AttentionPixelCNN"],
+    "meta": ["MetaConfig", "MetaPixelCNN"],
+    "union": ["AttentiveMetaConfig", "AttentiveMetaPixelCNN"],
+    "datasets": ["DATA", "DataSet", "omniglot", "photographs"],
+    "experiments": ["EXPERIMENTS", "FAMILIES", "LOSSES", "MODELS", "Experiment", "Family", "find_experiment"],
+    "runs": ["load"],
+    "training": ["train"],
+    "sampling": ["SAMPLERS", "BodyInputs", "assert_same_pixels", "fixed_point_sample", "sample"],
     "evaluation": ["evaluate", "paired_difference", "sample_sheet"],
-    "experiments": ["EXPERIMENTS"],
 }
 _MODULE = {name: module for module, names in _HOME.items() for name in names}
 

@@ -98,7 +98,7 @@ class Experiment(Settings):
             object.__setattr__(self, "settings", config_class())  # frozen from here on
         check(
             isinstance(self.settings, config_class),
-            f"The model {self.model} takes its settings as a {config_class.__name__}, not {self.settings!r}.",
+            f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
         )
         self.check_at_least(1, *"shots size steps batch targets accumulate checkpoint_every".split())
         self.check_at_least(0, "warmup", "validate", "seed")
@@ -119,7 +119,9 @@ class Experiment(Settings):
         theirs = {f.name for f in fields(config_class)}
         for name in changes:
             known = sorted(own | theirs)
-            check(name in known, f"{name} is no setting of an experiment with {model}; {suggest(name, known)}")
+            check(
+                name in known, f"{name} is no setting of an experiment with {model}; {suggest(name, known)}"
+            )
         if model == self.model:
             settings = self.settings
         else:
@@ -145,7 +147,8 @@ class Experiment(Settings):
         model = record.get("model", cls.model)
         check(
             model in MODELS,
-            f"There is no model {model!r} here; import the module that registers it (--import on the command line).",
+            f"There is no model {model!r} here; "
+            "import the module that registers it (--import on the command line).",
         )
         mine = {f.name for f in fields(cls)} - {"settings"}
         theirs = {f.name for f in fields(MODELS[model].config_class)}
@@ -171,7 +174,10 @@ def build(
 def read_data(experiment: Experiment) -> Splits:
     "The experiment's data set; `InputError` if it doesn't take what the experiment sets."
     read = DATA[experiment.data].read
-    takes, options = signature(read).parameters, {"root": experiment.root or None, "levels": experiment.levels}
+    takes, options = (
+        signature(read).parameters,
+        {"root": experiment.root or None, "levels": experiment.levels},
+    )
     check("root" in takes or not experiment.root, f"{experiment.data} is read from no root; leave it out.")
     check(
         "levels" in takes or experiment.levels in (2, Experiment.levels),
@@ -210,7 +216,8 @@ BRIEF = OMNIGLOT | dict(
 # %% ../nbs/12_experiments.ipynb #6259dbfa
 INVERSION = dict(
     data="imagenet", task="inversion", shots=1, layers=16, planes=128, skip=256, summary_size=128,
-    patch_planes=64, stride=2, steps=30_000, batch=32, optimizer="rmsprop", learning_rate=1e-4, precision="bf16",
+    patch_planes=64, stride=2,
+    steps=30_000, batch=32, optimizer="rmsprop", learning_rate=1e-4, precision="bf16",
 )  # fmt: skip
 PRODUCTS = INVERSION | dict(
     data="stanford-online-products", task="products", shots=3, size=32, layers=18, skip=512

@@ -149,8 +149,8 @@ class PixelCNN(nn.Module):
         super().__init__()
         layers, planes, skip = config.layers, config.planes, config.skip
         self.channels, self.levels, self.middle = channels, levels, layers // 2
-        self.vertical = VerticalConv2d(channels, planes, FIRST_KERNEL, strict=True)
-        self.horizontal = HorizontalConv2d(channels, planes, FIRST_KERNEL, strict=True)
+        self.vertical = VerticalConv2d(channels, planes, FIRST_KERNEL, "A")
+        self.horizontal = HorizontalConv2d(channels, planes, FIRST_KERNEL, "A")
         self.layers = nn.ModuleList(
             GatedLayer(
                 planes, skip, summary_size, lookup_planes if i >= self.middle else 0, last=i == layers - 1

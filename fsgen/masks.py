@@ -7,6 +7,7 @@ __all__ = ['receptive_field', 'VerticalConv2d', 'HorizontalConv2d']
 
 # %% ../nbs/01_masks.ipynb #97e92baa
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -25,34 +26,36 @@ def receptive_field(
 
 # %% ../nbs/01_masks.ipynb #4cb5d446
 class VerticalConv2d(nn.Conv2d):
-    "Convolution over rows `i - k//2` to `i`, columns `j - k//2` to `j + k//2`; one row higher if strict."
+    "Convolution over rows `i - k//2` to `i`, columns `j - k//2` to `j + k//2`; mask type A: one row higher."
 
     def __init__(
         self,
         inputs: int,  # channels read
         outputs: int,  # channels written
         k: int,  # side of the full kernel, odd, of which the upper half and the centre row exist
-        strict: bool = False,  # leave out row i itself (the first layer)
+        mask: Literal["A", "B"] = "B",  # A leaves out row i itself (the first layer), B keeps it
     ):
         super().__init__(inputs, outputs, (k // 2 + 1, k))
-        self.margins = (k // 2, k // 2, k // 2 + strict, -strict)  # left, right, top, bottom
+        shift = int(mask == "A")
+        self.margins = (k // 2, k // 2, k // 2 + shift, -shift)  # left, right, top, bottom
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)
         return super().forward(F.pad(x, self.margins))
 
 # %% ../nbs/01_masks.ipynb #39e88595
 class HorizontalConv2d(nn.Conv2d):
-    "Convolution over columns `j - k//2` to `j` of row `i`; one column further left if strict."
+    "Convolution over columns `j - k//2` to `j` of row `i`; mask type A: one column further left."
 
     def __init__(
         self,
         inputs: int,  # channels read
         outputs: int,  # channels written
         k: int,  # side of the full kernel, odd, of which the left half and the centre exist
-        strict: bool = False,  # leave out pixel j itself (the first layer)
+        mask: Literal["A", "B"] = "B",  # A leaves out pixel j itself (the first layer), B keeps it
     ):
         super().__init__(inputs, outputs, (1, k // 2 + 1))
-        self.margins = (k // 2 + strict, -strict)  # left, right
+        shift = int(mask == "A")
+        self.margins = (k // 2 + shift, -shift)  # left, right
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)
         return super().forward(F.pad(x, self.margins))

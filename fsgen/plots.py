@@ -6,6 +6,8 @@
 __all__ = ['INCHES', 'AVERAGED', 'draw', 'image_sheet', 'episode_sheet', 'column_map', 'attention_path', 'curves']
 
 # %% ../nbs/09_plots.ipynb #77fb9f71
+from collections.abc import Sequence
+
 import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
@@ -36,6 +38,7 @@ def draw(
 def image_sheet(
     groups: dict[str, Tensor],  # (rows, columns, c, h, w) levels, by the title to print
     levels: int,
+    names: Sequence[str] = (),  # of the rows, to print on the left
     framed: tuple[str, ...] = ("target",),  # titles of the groups in a red frame
 ) -> Figure:
     "Groups of images side by side, an episode a row."
@@ -49,6 +52,9 @@ def image_sheet(
         axes = panel.subplots(rows, images.shape[1], squeeze=False)
         for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
             draw(ax, image, levels, "tab:red" if title in framed else None)
+        if panel is panels[0]:
+            for ax, name in zip(axes[:, 0], names, strict=False):
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
     return figure
 
 
@@ -56,9 +62,10 @@ def episode_sheet(
     support: Tensor,  # (b, s, c, h, w) levels
     target: Tensor,  # (b*n, c, h, w), n in a row for each support set
     levels: int = 2,
+    names: Sequence[str] = (),  # of the episodes, to print on the left
 ) -> Figure:
     "Support sets and targets (framed), an episode a row: `episode_sheet(*episode)`."
-    return image_sheet({"support": support, "target": target.unflatten(0, (len(support), -1))}, levels)
+    return image_sheet({"support": support, "target": target.unflatten(0, (len(support), -1))}, levels, names)
 
 # %% ../nbs/09_plots.ipynb #8bb84416
 def column_map(

@@ -87,12 +87,12 @@ class RunFolder:
             write(config, json.dumps(record, indent=1).encode())
             return
         try:
-            there = dict(json.loads(config.read_text()))
+            there = Experiment.from_record(dict(json.loads(config.read_text()))).record()
         except (OSError, ValueError, TypeError) as error:
             raise InputError(
                 f"{config} can't be read ({error}); delete {self.path} or choose another folder."
             ) from error
-        differ = [k for k, v in record.items() if there.get(k, v) != v]
+        differ = [k for k, v in record.items() if there.get(k, v) != v]  # another model has other settings
         check(
             not differ,
             f"{self.path} holds another run, with {', '.join(f'{k}={there[k]}' for k in differ)}; "

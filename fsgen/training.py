@@ -42,7 +42,7 @@ def training_episodes(
     experiment: Experiment,
     step: int,
 ) -> Episode:
-    "The batch of episodes of one step: decided by seed and step, and by the device, whose generator draws it."
+    "The episodes of one step: decided by seed and step, and by the device, whose generator draws them."
     device = data.images.device
     generator = torch.Generator(device).manual_seed(experiment.seed * STEPS_A_SEED + step)
     indices = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
@@ -167,7 +167,7 @@ class Run:
         return total
 
     def take_step(self, episode: Episode) -> Tensor:  # (2,)
-        "One optimizer step; returns this process's loss per dimension, and the gradient's norm before clipping."
+        "One optimizer step; returns this process's loss per dimension and the gradient's norm, unclipped."
         seeds = np.random.SeedSequence((self.experiment.seed, self.step, self.accelerator.process_index))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
         self.optimizer.zero_grad()

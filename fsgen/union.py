@@ -43,8 +43,8 @@ def lookup_errors(
     return grad(loss, has_aux=True)(nothing)
 
 # %% ../nbs/07_union.ipynb #f55e7ac7
-ERROR_SCALE = 100  # brings errors, gradients of a mean over many levels, to about the size of features
-QUERY_SCALE = 3  # on queries and keys at the start, so that scores begin nine times sharper
+ERROR_SCALE = 100  # brings errors, at the start, to about the size of features
+QUERY_SCALE = 3  # on queries and keys at the start, so that dot products begin nine times sharper
 
 
 @dataclass(frozen=True)

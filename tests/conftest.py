@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from fsgen import experiments
+from fsgen.__main__ import main
 from fsgen.datasets import DATA, list_folder
 from fsgen.likelihood import InputError
 
@@ -49,7 +49,7 @@ def fsgen(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr("sys.argv", ["fsgen", *map(str, args)])
         try:
-            experiments.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = stop.code

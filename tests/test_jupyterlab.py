@@ -23,7 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "_proc/jupyterlab"
 TIMEOUT = 600  # seconds: a chapter takes one minute, or some on a busy machine
-HEAVY = runpy.run_path(str(ROOT / "nbs/make_outputs.py"))["HEAVY"]  # cells that the tests skip
+HEAVY = runpy.run_path(str(ROOT / "tools/make_outputs.py"))["HEAVY"]  # cells that the tests skip
 # JupyterLab shows an exception as it shows what was written to standard error
 RED = '[data-mime-type="application/vnd.jupyter.stderr"]'
 SETTINGS = {

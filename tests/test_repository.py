@@ -21,6 +21,8 @@ import fsgen
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(ROOT.glob("nbs/*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
+PLOTS = ROOT / "nbs/09_plots.ipynb"  # a tool of the chapters: it teaches nothing and asks nothing
+BY_HAND = ("__init__.py", "__main__.py")  # of fsgen; notebooks export the other modules
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
 
@@ -87,16 +89,15 @@ def renewed(tmp_path_factory):
     shutil.copy(ROOT / "settings.ini", copy)
     shutil.copytree(ROOT / "nbs", copy / "nbs", ignore=shutil.ignore_patterns(".*", "__pycache__"))
     (copy / "fsgen").mkdir()
-    shutil.copy(ROOT / "fsgen/__init__.py", copy / "fsgen")
+    for name in BY_HAND:
+        shutil.copy(ROOT / "fsgen" / name, copy / "fsgen")
     for command in "nbdev_export", "nbdev_clean":
         subprocess.run([Path(sys.executable).with_name(command)], cwd=copy, check=True)
     return copy
 
 
 def assert_same(pattern, renewed, remedy):
-    here, there = (
-        {path.name: path.read_text() for path in root.glob(pattern)} for root in (ROOT, renewed)
-    )
+    here, there = ({path.name: path.read_text() for path in root.glob(pattern)} for root in (ROOT, renewed))
     differ = sorted(name for name in here | there if here.get(name) != there.get(name))
     assert not differ, f"{remedy}, it would change {', '.join(differ)}"
 
@@ -110,7 +111,7 @@ def test_notebooks_are_clean(renewed):
 
 
 def test_readme_is_current():
-    readme = runpy.run_path(str(ROOT / "nbs/make_readme.py"))["readme"]
+    readme = runpy.run_path(str(ROOT / "tools/make_readme.py"))["readme"]
     assert (ROOT / "README.md").read_text() == readme(), "run make readme"
 
 
@@ -121,9 +122,13 @@ def test_notebook_is_small(notebook):
 
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_cells_fit_a_screen(notebook):
+    "All but exported classes, which stand whole in one cell."
     for cell in cells_of(notebook):
-        lines = "".join(cell["source"]).splitlines()
-        assert cell["cell_type"] != "code" or len(lines) <= 35, f"{len(lines)} lines: {lines[1]}"
+        source = "".join(cell["source"])
+        lines = source.splitlines()
+        whole_class = re.search(r"\A#\|\s*export", source) and re.search(r"^class ", source, re.MULTILINE)
+        if cell["cell_type"] == "code" and not whole_class:
+            assert len(lines) <= 35, f"{len(lines)} lines: {lines[1]}"
 
 
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
@@ -137,7 +142,7 @@ def test_opening(notebook):
     assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+) \|", index) == [minutes]
 
 
-@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", sorted({*CHAPTERS} - {PLOTS}), ids=lambda path: path.stem)
 def test_exercises(notebook):
     "Two or three: a question, a cell to edit, a check that says `Not yet` for now, a folded solution."
     cells = cells_of(notebook)
@@ -151,18 +156,26 @@ def test_exercises(notebook):
         assert "<summary>Solution</summary>" in "".join(solution["source"])
 
 
+def test_a_chapter_exports_the_module_of_its_name():
+    modules = set()
+    for notebook in CHAPTERS:
+        exported = re.findall(r"^#\|\s*default_exp (\w+)", code_of(notebook), re.MULTILINE)
+        assert exported in ([], [notebook.stem[3:]]), notebook.name
+        modules.update(exported)
+    assert modules == {path.stem for path in ROOT.glob("fsgen/*.py") if not path.stem.startswith("_")}
+
+
 def test_chapters_import_only_earlier_chapters():
-    number = {}
-    for notebook in ROOT.glob("nbs/[0-9][0-9]_*.ipynb"):
-        number[notebook.stem[3:]] = int(notebook.stem[:2])
-        exported = re.search(r"^#\|\s*default_exp (\w+)", code_of(notebook), re.MULTILINE)
-        assert not exported or exported[1] == notebook.stem[3:], f"{notebook.name}: default_exp"
-    for notebook in ROOT.glob("nbs/[0-9][0-9]_*.ipynb"):
+    "And plots, which imports none, so that every chapter may use it."
+    number = {notebook.stem[3:]: int(notebook.stem[:2]) for notebook in CHAPTERS}
+    number[PLOTS.stem[3:]] = -1
+    for notebook in CHAPTERS:
         for name in imports(code_of(notebook)):
             package, _, rest = name.partition(".")
             if package == "fsgen" and rest:
-                chapter = fsgen._MODULE.get(rest, rest.split(".")[0])
-                assert number[chapter] < int(notebook.stem[:2]), f"{notebook.name} imports {name}"
+                assert notebook != PLOTS, f"{notebook.name} imports {name}"
+                module = fsgen._MODULE.get(rest, rest.split(".")[0])
+                assert number[module] < int(notebook.stem[:2]), f"{notebook.name} imports {name}"
 
 
 def test_modules_need_no_notebook_tools():

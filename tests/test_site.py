@@ -15,7 +15,7 @@ NOTEBOOKS = sorted(path.stem for path in ROOT.glob("nbs/*.ipynb"))
 
 
 def make_site(*args, root=ROOT):
-    command = [sys.executable, root / "nbs/make_site.py", *args]
+    command = [sys.executable, root / "tools/make_site.py", *args]
     return subprocess.run(command, capture_output=True, text=True)
 
 
@@ -58,9 +58,8 @@ def test_equations_and_directives_are_gone(pages):
 
 
 def test_dead_link_is_refused(tmp_path):
+    shutil.copytree(ROOT / "tools", tmp_path / "tools")
     (tmp_path / "nbs").mkdir()
-    for name in "make_readme.py", "make_site.py", "site.html.j2":
-        shutil.copy(ROOT / "nbs" / name, tmp_path / "nbs")
     nb = nbformat.v4.new_notebook(cells=[nbformat.v4.new_markdown_cell("# A\n[b](b.ipynb)")])
     nbformat.write(nb, tmp_path / "nbs/index.ipynb")
     run = make_site(root=tmp_path)

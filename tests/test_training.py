@@ -7,7 +7,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import asdict, replace
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -15,22 +14,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fsgen.training import MODELS, Experiment, checkpoints, read_data, read_metrics, train
+from fsgen.experiments import MODELS, Experiment, read_data
+from fsgen.runs import RunFolder
+from fsgen.training import train
 
-TINY = Experiment(
+TINY = Experiment().vary(
     name="glyphs-inversion-attention", task="inversion", shots=1, size=10,
     layers=1, planes=4, skip=4, summary_size=8, patch_planes=4,
     steps=12, batch=8, warmup=2, ema=0.9, checkpoint_every=6, validate=10,
 )  # fmt: skip
-RUNS = {model: replace(TINY, model=model) for model in MODELS}
-RUNS["characters"] = replace(
-    TINY, task="characters", shots=2, targets=3, model="attentive-meta", accumulate=2
-)
+RUNS = {model: TINY.vary(model=model) for model in MODELS}
+RUNS["characters"] = TINY.vary(task="characters", shots=2, targets=3, model="attentive-meta", accumulate=2)
 SCRIPT = """
 import json, sys
-from fsgen.training import Experiment, train
+from fsgen.experiments import Experiment
+from fsgen.training import train
 for out, fields in json.loads(sys.argv[1]).items():
-    assert train(Experiment(**fields), out).facts["steps"] == fields["steps"]
+    assert train(Experiment.from_record(fields), out).facts["steps"] == fields["steps"]
 """
 
 
@@ -45,14 +45,15 @@ def launched(*args):
 
 def flags(experiment):
     "The experiment as flags of the command line."
-    changed = {k: v for k, v in asdict(experiment).items() if v != getattr(Experiment(), k)}
+    default = Experiment(model=experiment.model).record()
+    changed = {k: v for k, v in experiment.record().items() if v != default[k]}
     return [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
 def assert_same_up_to_rounding(run, experiment, reference):
     "A run has the loss curve and the weights of one process that computes the whole batch at once."
-    train(replace(experiment, accumulate=1), reference)
-    for line, wanted in zip(read_metrics(run), read_metrics(reference), strict=True):
+    train(experiment.vary(accumulate=1), reference)
+    for line, wanted in zip(RunFolder(run).metrics(), RunFolder(reference).metrics(), strict=True):
         for key in ("step", "loss", "gradient_norm", "test"):
             assert line.get(key, 0) == pytest.approx(wanted.get(key, 0), rel=1e-5), (run, key)
     weights = load_file(run / "weights.safetensors")
@@ -68,7 +69,7 @@ def assert_same_bits(run, reference):
 
 def test_two_processes_compute_the_batch_of_one(tmp_path):
     (tmp_path / "script.py").write_text(SCRIPT)
-    runs = {str(tmp_path / name): asdict(experiment) for name, experiment in RUNS.items()}
+    runs = {str(tmp_path / name): experiment.record() for name, experiment in RUNS.items()}
     process = launched(tmp_path / "script.py", json.dumps(runs))
     _, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
@@ -77,16 +78,16 @@ def test_two_processes_compute_the_batch_of_one(tmp_path):
 
 
 def test_two_processes_stop_together_and_go_on(tmp_path):
-    out, experiment = tmp_path / "run", replace(TINY, steps=200, checkpoint_every=200)
-    line = ["-m", "fsgen.experiments", "train", TINY.name, *flags(experiment), "--out", out]
+    out, experiment = tmp_path / "run", TINY.vary(steps=200, checkpoint_every=200)
+    line = ["-m", "fsgen", "train", TINY.name, *flags(experiment), "--out", out]
     process = launched(*line)
-    while process.poll() is None and not read_metrics(out):
+    while process.poll() is None and not RunFolder(out).metrics():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
     _, error = process.communicate(timeout=60)
     assert "saved in" in error, error
-    (saved,) = checkpoints(out)
-    assert read_metrics(out)[-1]["step"] == int(saved.stem.rpartition("-")[2]) < 200
+    (saved,) = RunFolder(out).checkpoints()
+    assert RunFolder(out).metrics()[-1]["step"] == int(saved.stem.rpartition("-")[2]) < 200
 
     process = launched(*line)
     said, error = process.communicate(timeout=60)
@@ -96,16 +97,14 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
 
 def test_batch_that_cannot_be_shared(tmp_path):
     out = tmp_path / "run"
-    process = launched(
-        "-m", "fsgen.experiments", "train", TINY.name, *flags(TINY), "--accumulate", 8, "--out", out
-    )
+    process = launched("-m", "fsgen", "train", TINY.name, *flags(TINY), "--accumulate", 8, "--out", out)
     _, error = process.communicate(timeout=60)
     assert process.returncode != 0 and "can't be cut into equal parts for processes=2" in error
     assert not out.exists()
 
 
 def test_killed_at_twenty_random_moments(tmp_path):
-    experiment, moments = replace(TINY, steps=400, checkpoint_every=7, validate=0), random.Random(0)
+    experiment, moments = TINY.vary(steps=400, checkpoint_every=7, validate=0), random.Random(0)
     splits, out = read_data(experiment), tmp_path / "killed"
     train(experiment, tmp_path / "whole", splits)
     processes = get_context("forkserver")
@@ -113,13 +112,13 @@ def test_killed_at_twenty_random_moments(tmp_path):
     for step in sorted(moments.sample(range(350), 20)):
         process = processes.Process(target=train, args=(experiment, out, splits))
         process.start()
-        while process.is_alive() and (read_metrics(out) or [{"step": 0}])[-1]["step"] < step:
+        while process.is_alive() and (RunFolder(out).metrics() or [{"step": 0}])[-1]["step"] < step:
             time.sleep(0.001)
         time.sleep(moments.uniform(0, 0.05))
         process.kill()
         process.join()
         assert process.exitcode == -signal.SIGKILL
-        assert len(checkpoints(out)) <= 3
+        assert len(RunFolder(out).checkpoints()) <= 3
     train(experiment, out, splits)
     assert_same_bits(out, tmp_path / "whole")
 
@@ -127,10 +126,10 @@ def test_killed_at_twenty_random_moments(tmp_path):
 def test_checkpoint_cut_short(tmp_path, capsys):
     for name in ("whole", "cut"):
         train(TINY, tmp_path / name)
-    newest, before = checkpoints(tmp_path / "cut")
+    newest, before = RunFolder(tmp_path / "cut").checkpoints()
     os.truncate(newest, newest.stat().st_size // 2)
     (tmp_path / "cut/weights.safetensors").unlink()
     train(TINY, tmp_path / "cut")
     assert f"{newest.name} is broken; going on from {before.name}." in capsys.readouterr().err
     assert_same_bits(tmp_path / "cut", tmp_path / "whole")
-    assert checkpoints(tmp_path / "cut") == [newest, before]
+    assert RunFolder(tmp_path / "cut").checkpoints() == [newest, before]

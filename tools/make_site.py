@@ -1,4 +1,4 @@
-"""Make the site: python nbs/make_site.py [FOLDER]
+"""Make the site: python tools/make_site.py [FOLDER]
 
 A static page of each notebook, with the outputs that are stored in it. The pages load nothing from
 elsewhere: equations become MathML. A link that leads nowhere within the site is an error.
@@ -54,7 +54,8 @@ def markdown2html(source: str) -> str:
 
 def make(site: Path):
     code = {name: HtmlFormatter(style=name).get_style_defs() for name in ("default", "github-dark")}
-    exporter = HTMLExporter(template_file=str(NBS / "site.html.j2"), filters={"markdown2html": markdown2html})
+    template = ROOT / "tools/site.html.j2"
+    exporter = HTMLExporter(template_file=str(template), filters={"markdown2html": markdown2html})
     paths = [NBS / "index.ipynb", *sorted(NBS.glob("[0-9]*.ipynb"))]
     notebooks = {path: read(path) for path in paths}
     chapters = [(path.stem, title(path, nb)) for path, nb in notebooks.items()]

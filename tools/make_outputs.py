@@ -1,4 +1,4 @@
-"Run notebooks and store their outputs: python nbs/make_outputs.py 06 07 (all chapters if none is named)."
+"Run notebooks and store their outputs: python tools/make_outputs.py 06 07 (all chapters if none is named)."
 
 import re
 import subprocess
@@ -8,7 +8,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-NBS = Path(__file__).resolve().parent
+NBS = Path(__file__).resolve().parent.parent / "nbs"
 HEAVY = re.compile(r"^#\|\s*(eval:\s*false|notest|slow|cuda)\s*$", re.MULTILINE)
 WIDGET = "application/vnd.jupyter.widget-view+json"
 

@@ -13,11 +13,11 @@ import pytest
 from PIL import Image
 
 from fsgen.datasets import DATA
-from fsgen.experiments import MODELS, experiments, find_experiment
+from fsgen.experiments import MODELS, experiment_names, find_experiment
 from fsgen.training import train
 
 SMALL = "--layers 2 --planes 8 --skip 8 --batch 2 --steps 2 --precision float32 --validate 0".split()
-PAPER = [name for name, experiment in experiments().items() if experiment.settings.planes == 128]
+PAPER = [name for name in experiment_names() if find_experiment(name).settings.planes == 128]
 
 
 def noise(side, seed=0):

@@ -10,7 +10,6 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from safetensors.torch import load_file
 
 from fsgen import cli, experiments
 from fsgen.datasets import DATA, OMNIGLOT_PARTS

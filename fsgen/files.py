@@ -290,4 +290,6 @@ def download(
                 download_url(url, temporary, md5=md5)
                 (Path(temporary) / file).replace(folder / file)
         except (OSError, RuntimeError) as error:
-            raise InputError(f"{url} could not be fetched into {folder}: {str(error).rstrip('.')}.") from error
+            raise InputError(
+                f"{url} could not be fetched into {folder}: {str(error).rstrip('.')}."
+            ) from error

@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from fsgen import experiments
-from fsgen.datasets import LISTINGS, list_folder
+from fsgen.__main__ import main
+from fsgen.datasets import DATA, list_folder
 from fsgen.likelihood import InputError
 
 
@@ -16,7 +16,7 @@ def real():
 
     def require(name):
         try:
-            LISTINGS[name]() if name in LISTINGS else list_folder(name)
+            DATA[name].list() if name in DATA else list_folder(name)
         except InputError as error:
             if os.environ.get("FSGEN_REQUIRE_DATA") == "1":
                 pytest.fail(str(error))
@@ -49,7 +49,7 @@ def fsgen(monkeypatch, capsys):
     def run(*args):
         monkeypatch.setattr("sys.argv", ["fsgen", *map(str, args)])
         try:
-            experiments.main()
+            main()
             code = 0
         except SystemExit as stop:
             code = stop.code

@@ -180,7 +180,7 @@ def same_class(
 ) -> Episode:
     """Supports are different images of the target's class, no target among them.
 
-    A class with too few images repeats its supports (paper, section 4). `InputError` if a class has none left.
+    A class with too few images repeats its supports (paper, section 4). `InputError` if a class has none.
     """
     smallest, name, _ = data.extremes
     check(
@@ -214,7 +214,8 @@ def inversion(
     "The support is the mirrored target (paper, section 4.1)."
     check(
         shots == targets == 1,
-        f"Inversion has one support image, the mirrored target; asked for {shots} shots and {targets} targets.",
+        f"Inversion has one support image, the mirrored target; "
+        f"asked for {shots} shots and {targets} targets.",
     )
     target = data.images[indices]
     return Episode(target.flip(-1)[:, None], target)

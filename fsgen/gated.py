@@ -107,8 +107,8 @@ class Settings:
                 choices = get_args(kind)
                 check(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
             elif kind is float:
-                right = isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
-                check(right, f"{name} must be a finite number, not {value!r}.")
+                number = isinstance(value, int | float) and not isinstance(value, bool)
+                check(number and math.isfinite(value), f"{name} must be a finite number, not {value!r}.")
             elif kind in (int, bool, str):
                 check(type(value) is kind, f"{name} must be of type {wanted}, not {value!r}.")
 

@@ -80,7 +80,8 @@ def check_given(
     sizes = zip(keep.shape[::-1], tuple(shape)[::-1], strict=False)
     check(
         keep.dtype == torch.bool and keep.dim() <= 4 and all(a in (1, b) for a, b in sizes),
-        f"keep must be a bool mask that broadcasts to {tuple(shape)}, not {keep.dtype} of {tuple(keep.shape)}.",
+        f"keep must be a bool mask that broadcasts to {tuple(shape)}, "
+        f"not {keep.dtype} of {tuple(keep.shape)}.",
     )
     return given.to(torch.uint8), keep.expand(*shape)
 

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.func import grad
 
 from .attention import AttentionConfig, AttentionPixelCNN, Memory

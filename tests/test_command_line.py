@@ -10,11 +10,10 @@ import zipfile
 from dataclasses import replace
 
 import pytest
-from safetensors.torch import load_file
 
-from fsgen import experiments
-from fsgen.datasets import DOWNLOADS, OMNIGLOT_PARTS
-from fsgen.training import checkpoints, read_metrics
+from fsgen import cli, experiments
+from fsgen.datasets import DATA, OMNIGLOT_PARTS
+from fsgen.runs import RunFolder
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
 NAME = "glyphs-inversion-attention"
@@ -31,31 +30,13 @@ def tiny_run(run_cli, tmp_path_factory):
 
 def test_help(fsgen):
     code, out, _ = fsgen("--help")
-    assert code == 0
-    assert all(name in out for name in (*experiments.COMMANDS, *experiments.EXPERIMENTS))
+    assert code == 0 and all(name in out for name in cli.COMMANDS) and out.count("\n") < 24
+    code, out, _ = fsgen("train", "--help")
+    out = "".join(out.split())  # lines are broken at hyphens
+    assert code == 0 and all(f"{family}-MODEL" in out for family in experiments.FAMILIES)
     code, out, _ = fsgen("train", NAME, "--help")
     assert code == 0 and "--learning-rate" in out and "optimizer steps" in out
-
-
-def test_killed_run_resumes_to_the_same_bits(command, run_cli, tiny_run, tmp_path):
-    line = ["train", NAME, *TINY, "--steps", "200", "--checkpoint-every", "5", "--out", tmp_path / "killed"]
-    process = subprocess.Popen([*command, *line], stderr=subprocess.DEVNULL)
-    while process.poll() is None and len(read_metrics(tmp_path / "killed")) < 4:
-        time.sleep(0.01)
-    assert process.poll() is None, "the run ended before it could be killed"
-    process.kill()
-    process.wait()
-    before = read_metrics(tmp_path / "killed")
-    assert before[-1]["step"] < 200
-
-    done = run_cli(*line)
-    assert done.returncode == 0, done.stderr
-    whole, resumed = (load_file(run / "weights.safetensors") for run in (tiny_run, tmp_path / "killed"))
-    assert all(whole[name].equal(resumed[name]) for name in whole)
-    after = read_metrics(tmp_path / "killed")
-    assert after[:3] == before[:3]  # wall times too: those steps were not taken again
-    steps = [line["step"] for line in after]
-    assert steps == sorted(set(steps)) and steps[-1] == 200
+    assert "--stride" in out and "--inner-rate" not in out  # the settings of its own model
 
 
 def test_interrupted_run_says_how_to_go_on(command, tmp_path):
@@ -69,7 +50,7 @@ def test_interrupted_run_says_how_to_go_on(command, tmp_path):
     _, error = process.communicate(timeout=60)
     assert process.returncode == 130
     assert "saved in" in error and "same command" in error and "Traceback" not in error
-    assert len(checkpoints(out)) in (1, 2)
+    assert len(RunFolder(out).checkpoints()) in (1, 2)
 
 
 def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
@@ -96,14 +77,16 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
 
 
 def test_demo(fsgen, tmp_path, monkeypatch):
-    for name in list(experiments.EXPERIMENTS):
-        small = replace(experiments.EXPERIMENTS[name], size=10, layers=2, steps=3, checkpoint_every=3)
-        monkeypatch.setitem(experiments.EXPERIMENTS, name, small)
+    for task in ("inversion", "characters"):
+        for model in cli.PAPER:
+            named = experiments.find_experiment(f"glyphs-{task}-{model}")
+            small = named.vary(size=10, layers=2, steps=3, checkpoint_every=3)
+            monkeypatch.setitem(experiments.EXPERIMENTS, named.name, small)
     code, out, error = fsgen("demo", "--out", tmp_path / "demo")
     assert code == 0, error
     rows = json.loads((tmp_path / "demo/results.json").read_text())
     cells = {(row["task"], row["model"]) for row in rows}
-    assert len(cells) == len(rows) == 2 * len(experiments.PAPER)
+    assert len(cells) == len(rows) == 2 * len(cli.PAPER)
     assert all(row["split"] == "test" and row["episodes"] > 2000 for row in rows)
     assert "| attention |" in out and "±" in out
     for figure in ("inversion", "characters", "inversion-attention", "inversion-curves"):
@@ -149,29 +132,75 @@ def test_omniglot(fsgen, real, tmp_path):
     assert code == 0 and "omniglot, test: 2,880 images of 144 classes" in said
 
 
+def test_mistakes_are_answered_by_tyro(fsgen, tmp_path):
+    for line, said in (
+        (["trian", NAME], "train"),
+        (["train", NAME, "--stpes", 3], "Perhaps you meant"),
+        (["train", NAME, "--steps", "many"], "--steps"),
+        (["train", NAME, "--task", "charcters"], "'characters'"),
+        (["train", NAME, "--inner-rate", 1], "--inner-rate"),  # no setting of its model
+    ):
+        code, _, error = fsgen(*line)
+        assert code == 2 and said in error and "Traceback" not in error
+
+
 def test_unknown_names(refused):
-    assert "choose one of demo, train" in refused("trian", NAME)
     assert f"did you mean {NAME}?" in refused("train", "glyph-inversion-attention")
-    assert "--stpes" in refused("train", NAME, "--stpes", 3)
-    assert "--steps" in refused("train", NAME, "--steps", "many")
-    assert "transformer" in refused("train", NAME, "--model", "transformer")
+    assert "name glyphs-inversion-meta" in refused("train", NAME, "--model", "meta")
     assert "Name at least one run folder" in refused("evaluate")
     assert "Name at least one run folder" in refused("sample")
+
+
+REGISTERS = """
+from dataclasses import dataclass
+from fsgen import experiments
+from fsgen.conditional import ConditionalConfig, ConditionalPixelCNN
+from fsgen.datasets import DATA, DataSet
+from fsgen.episodes import TASKS, Episode, glyphs
+
+@dataclass(frozen=True)
+class MyConfig(ConditionalConfig):
+    mine: int = 3  # a setting of its own
+
+class MyPixelCNN(ConditionalPixelCNN):
+    config_class = MyConfig
+
+def rotation(data, indices, shots, generator, targets=1):
+    target = data.images[indices]
+    return Episode(target.flip(-2, -1)[:, None], target)
+
+experiments.MODELS["my-model"] = MyPixelCNN
+TASKS["rotation"] = rotation
+DATA["my-glyphs"] = DataSet(glyphs)
+experiments.LOSSES["mean"] = lambda logits, images: logits.flatten(1).mean(1)
+"""
+
+
+def test_registered_names_are_accepted(run_cli, tmp_path):
+    (tmp_path / "my_models.py").write_text(REGISTERS)
+    line = ["train", "--import", "my_models", "--model", "my-model", "--mine", 5, "--task", "rotation"]
+    line += ["--data", "my-glyphs", "--loss", "mean", "--shots", 1, *TINY, "--steps", 2, "--out", "run"]
+    done = run_cli(*line, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    config = json.loads((tmp_path / "run/config.json").read_text())
+    assert (config["model"], config["mine"], config["task"]) == ("my-model", 5, "rotation")
+
+    done = run_cli("sample", "run", "--import", "my_models", "--episodes", 1, "--samples", 1, cwd=tmp_path)
+    assert done.returncode == 0 and "naive" in done.stderr, done.stderr  # it has no fast sampling
+    done = run_cli("evaluate", "run", "--episodes", 2, cwd=tmp_path)
+    assert done.returncode == 2 and "--import" in done.stderr and "Traceback" not in done.stderr
+    done = run_cli("train", "brief-4shot-my-model", "--import=my_models", "--help", cwd=tmp_path)
+    assert done.returncode == 0 and "--mine" in done.stdout
+    assert "rotation" in done.stdout and "my-glyphs" in done.stdout
 
 
 @pytest.mark.parametrize(
     "flags, reason",
     [
         (["--steps", 0], "steps must be at least 1"),
-        (["--learning-rate", -1], "learning_rate must be above 0"),
         (["--shots", 2], "one support image"),
         (["--size", 4], "8 to 64 pixels"),
-        (["--stride", 3], "stride must be 1 or 2"),
-        (["--seed", 10**11], "seed must be below"),
-        (["--targets", 2], "one support image"),
-        (["--model", "meta", "--inner-rate", -1], "rate of at least 0"),
-        (["--model", "meta", "--inner-steps", 0], "number of at least 1"),
-        (["--model", "meta", "--first-order"], "first_order"),
+        (["--levels", 3], "drawings of 2 levels"),
     ],
 )
 def test_fields_out_of_range(refused, tmp_path, flags, reason):
@@ -180,15 +209,15 @@ def test_fields_out_of_range(refused, tmp_path, flags, reason):
 
 
 def test_too_few_images(refused, tmp_path):
-    error = refused("train", "glyphs-characters-attention", "--shots", 5, "--out", tmp_path / "run")
-    assert "5 shots and 4 targets need 9 images of every class" in error
+    error = refused("train", "glyphs-characters-attention", "--targets", 8, "--out", tmp_path / "run")
+    assert "8 targets and a support need 9 images of every class" in error
     assert not (tmp_path / "run").exists()
 
 
 def test_loss_that_is_not_finite(refused, tmp_path):
     line = ["train", NAME, *TINY, "--learning-rate", 1e30, "--warmup", 0, "--out", tmp_path / "run"]
     assert "not finite" in refused(*line)
-    assert not checkpoints(tmp_path / "run")
+    assert not RunFolder(tmp_path / "run").checkpoints()
 
 
 def zipped(name):
@@ -217,11 +246,11 @@ def test_omniglot_missing_or_wrong(refused, monkeypatch, tmp_path, content, reas
     assert not (tmp_path / "run").exists()
 
 
-@pytest.mark.parametrize("name", DOWNLOADS)
+@pytest.mark.parametrize("name", [name for name, data in DATA.items() if data.urls])
 def test_download_that_fails(refused, monkeypatch, tmp_path, name):
     monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
-    nowhere = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": md5 for url, md5 in DOWNLOADS[name].items()}
-    monkeypatch.setitem(DOWNLOADS, name, nowhere)
+    urls = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": md5 for url, md5 in DATA[name].urls.items()}
+    monkeypatch.setitem(DATA, name, replace(DATA[name], urls=urls))
     assert "could not be fetched" in refused("data", "--download", name)
     assert not any(path.is_file() for path in tmp_path.rglob("*"))
 
@@ -248,7 +277,7 @@ def test_broken_files(refused, tiny_run, tmp_path):
 
     larger = ["train", NAME, *TINY, "--planes", 12, "--out", run]
     (run / "config.json").unlink()
-    checkpoints(run)[0].write_bytes(checkpoints(tiny_run)[0].read_bytes())
+    RunFolder(run).checkpoints()[0].write_bytes(RunFolder(tiny_run).checkpoints()[0].read_bytes())
     assert "do not fit" in refused(*larger)
 
 

@@ -225,6 +225,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'fsgen.masks.VerticalConv2d': ('masks.html#verticalconv2d', 'fsgen/masks.py'),
                              'fsgen.masks.VerticalConv2d.__init__': ('masks.html#verticalconv2d.__init__', 'fsgen/masks.py'),
                              'fsgen.masks.VerticalConv2d.forward': ('masks.html#verticalconv2d.forward', 'fsgen/masks.py'),
+                             'fsgen.masks._shift': ('masks.html#_shift', 'fsgen/masks.py'),
                              'fsgen.masks.receptive_field': ('masks.html#receptive_field', 'fsgen/masks.py')},
             'fsgen.meta': { 'fsgen.meta.FastWeights': ('meta.html#fastweights', 'fsgen/meta.py'),
                             'fsgen.meta.InnerLoss': ('meta.html#innerloss', 'fsgen/meta.py'),

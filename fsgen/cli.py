@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['LOOKED_AT', 'PAPER', 'COMMANDS', 'ABOUT', 'save', 'save_figure', 'write_json', 'label', 'list_experiments',
            'train_command', 'named_experiment', 'test_setting', 'evaluate_runs', 'compare_runs', 'evaluate_command',
-           'load_alike', 'sample_command', 'draw_attention', 'count', 'describe', 'describe_others', 'data_command',
+           'load_alike', 'draw_attention', 'sample_command', 'count', 'describe', 'describe_others', 'data_command',
            'demo_task', 'demo_command', 'import_modules', 'run_command', 'print_warning', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
@@ -203,6 +203,16 @@ def load_alike(
         names = [str(run) for run in runs]
     return dict(zip(names, models, strict=True))
 
+# %% ../nbs/17_cli.ipynb #d55f84fc
+LOOKED_AT = 32  # episodes over which the picture of the attention is averaged
+
+
+def draw_attention(model: AttentionPixelCNN, episodes: Episode) -> Figure:
+    "Where the pixels of the targets look."
+    support, target = (part.to(model.device) for part in episodes)
+    maps = model.attention_map(target, model.context(support)).cpu()
+    return attention_path(*episodes, maps, model.levels)
+
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
@@ -233,16 +243,6 @@ def sample_command(
         if isinstance(model, AttentionPixelCNN):
             name = "attention" if len(runs) == 1 else f"{column.replace('/', '-')}-attention"
             save_figure(draw_attention(model, chosen), out / f"{name}.png")
-
-
-LOOKED_AT = 32  # episodes over which the picture of the attention is averaged
-
-
-def draw_attention(model: AttentionPixelCNN, episodes: Episode) -> Figure:
-    "Where the pixels of the targets look."
-    support, target = (part.to(model.device) for part in episodes)
-    maps = model.attention_map(target, model.context(support)).cpu()
-    return attention_path(*episodes, maps, model.levels)
 
 # %% ../nbs/17_cli.ipynb #72add59b
 def count(

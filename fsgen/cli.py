@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LOOKED_AT', 'PAPER', 'COMMANDS', 'ABOUT', 'save', 'save_figure', 'write_json', 'label', 'train_command',
-           'named_experiment', 'test_setting', 'evaluate_runs', 'compare_runs', 'evaluate_command', 'load_alike',
-           'sample_command', 'draw_attention', 'count', 'describe', 'describe_others', 'data_command', 'demo_task',
-           'demo_command', 'import_modules', 'run_command', 'main']
+           'list_experiments', 'named_experiment', 'test_setting', 'evaluate_runs', 'compare_runs', 'evaluate_command',
+           'load_alike', 'sample_command', 'draw_attention', 'count', 'describe', 'describe_others', 'data_command',
+           'demo_task', 'demo_command', 'import_modules', 'run_command', 'print_warning', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -20,6 +20,7 @@ from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
 from pathlib import Path
+from typing import Annotated
 
 import matplotlib.pyplot as plt
 import torch
@@ -33,7 +34,7 @@ from .conditional import FewShotModel
 from .datasets import DATA, Listing, list_folder
 from .episodes import Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table
-from .experiments import FAMILIES, MODELS, Experiment, find_experiment, read_data
+from .experiments import EXPERIMENTS, FAMILIES, MODELS, Experiment, find_experiment, read_data
 from .files import cache_file, cache_folder, data_folder
 from .files import download as fetch
 from .likelihood import InputError, check
@@ -70,7 +71,7 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
     "The command `fsgen train NAME`, whose flags have the named experiment's settings as defaults."
 
     def command(
-        preset: tyro.conf.Positional[str] = "custom",
+        preset: Annotated[tyro.conf.Positional[str], tyro.conf.arg(metavar="NAME")] = "custom",
         experiment: tyro.conf.OmitArgPrefixes[Experiment] = named,
         out: Path | None = None,
     ):
@@ -81,10 +82,10 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
             f"{folder}: step {facts['steps']}, {facts['seconds']:.0f} s. Next: fsgen evaluate {folder}"
         )
 
-    models = ", ".join(MODELS)
+    names = "\n    ".join(list_experiments())
     command.__doc__ = f"""Train an experiment, or go on where it was stopped.
 
-    Names, for MODEL in {models}: {", ".join(f"{family}-MODEL" for family in FAMILIES)}.
+    {names}
 
     Args:
         preset: name of an experiment; without one, the flags alone decide
@@ -92,6 +93,18 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
         out: run folder, runs/NAME-SEED if not given
     """
     return command
+
+
+def list_experiments() -> list[str]:
+    "Every experiment that is registered, a family a line."
+    named, model = dict(EXPERIMENTS), next(iter(MODELS))
+    for name, family in FAMILIES.items():
+        named[f"{name}-MODEL"] = family.experiment(name, model)
+    lines = [f"Names, for MODEL in {', '.join(MODELS)}:"]
+    for name, e in named.items():
+        shots = f"{e.shots} shot{'s' * (e.shots > 1)}"
+        lines.append(f"  {name:25} {e.root or e.data}, {e.task}, {shots}, {e.size}x{e.size}")
+    return lines
 
 
 def named_experiment(args: Sequence[str]) -> tuple[str, Experiment]:
@@ -379,12 +392,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 
 
 def import_modules(args: Sequence[str]) -> list[str]:
-    """Import what registers models, tasks, data sets: installed packages that announce themselves as entry
-    points of the group `fsgen`, and modules named by `--import`; returns the other arguments."""
-    for point in entry_points(group="fsgen"):
-        point.load()
-    rest, names = [], []
-    words = iter(args)
+    """Import what registers models, tasks, data sets and losses; returns the other arguments.
+
+    That is: the entry points of the group `fsgen` of installed packages, and the modules after `--import`.
+    """
+    rest, names, words = [], [point.module for point in entry_points(group="fsgen")], iter(args)
     for word in words:
         if word == "--import":
             names.append(next(words, ""))
@@ -392,20 +404,21 @@ def import_modules(args: Sequence[str]) -> list[str]:
             names.append(word.removeprefix("--import="))
         else:
             rest.append(word)
-    if names:
+    check(all(names), "Name a module, as in --import my_models.")
+    if names and "" not in sys.path:
         sys.path.insert(0, "")  # a module in the folder where the command is run
     for name in names:
         try:
             import_module(name)
-        except ModuleNotFoundError as error:
-            raise InputError(f"--import {name}: {error}; name a module, as in --import my_models.") from error
+        except Exception as error:  # whatever a user's module raises
+            said = f"--import {name} failed with {type(error).__name__}: {error}"
+            raise InputError(f"{said}; `python -c 'import {name}'` shows where.") from error
     return rest
 
 # %% ../nbs/17_cli.ipynb #53f55e7b
 ABOUT = """Few-shot autoregressive density estimation.
-
-`fsgen COMMAND --help` explains a command. `--import MODULE` first imports a module
-that registers models, tasks, data sets or losses of yours.
+`fsgen COMMAND --help` explains a command, `fsgen train --help` lists the experiments.
+`--import MODULE` first imports your module that registers models, tasks, data sets.
 """
 
 
@@ -414,20 +427,25 @@ def run_command(args: Sequence[str]) -> None:
     args = import_modules(args) or ["--help"]
     if args == ["train"]:
         args.append("--help")
-    commands = COMMANDS
-    if args[0] == "train":
-        commands = COMMANDS | {"train": train_command(*named_experiment(args[1:]))}
+    if args[0] == "train":  # its defaults are those of the experiment that is named
+        tyro.cli(train_command(*named_experiment(args[1:])), prog="fsgen train", args=args[1:])
+        return
     app = tyro.extras.SubcommandApp()
-    for name, command in commands.items():
+    for name, command in COMMANDS.items():
         app.command(command, name=name, help=command.__doc__.splitlines()[0])
     app.cli(prog="fsgen", description=ABOUT, args=args)
 
 # %% ../nbs/17_cli.ipynb #18adfcaa
+def print_warning(message: Warning | str, *_, **__) -> None:
+    "A warning as one line."
+    print("fsgen:", " ".join(str(message).split()), file=sys.stderr)
+
+
 def main() -> None:
     "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
     try:
         with warnings.catch_warnings():
-            warnings.showwarning = lambda message, *_, **__: print(f"fsgen: {message}", file=sys.stderr)
+            warnings.showwarning = print_warning
             run_command(sys.argv[1:])
     except torch.OutOfMemoryError:
         print("fsgen: the GPU's memory is full; train with a smaller --batch.", file=sys.stderr)

@@ -36,12 +36,13 @@ def evaluate(
 
     The row says how the model was made, too, if it came from `train` or `load`.
     """
+    n = len(episodes.target)
+    check(n > 1, f"A standard error needs at least 2 episodes, not {n}.")
     nats = episode_nats(model, episodes, batch)
-    check(len(nats) > 1, f"A standard error needs at least 2 episodes, not {len(nats)}.")
     row = {
         "nats_per_dim": nats.mean().item(),
-        "stderr": nats.std().item() / len(nats) ** 0.5,
-        "episodes": len(nats),
+        "stderr": nats.std().item() / n**0.5,
+        "episodes": n,
         "shots": episodes.support.shape[1],
         "parameters": sum(p.numel() for p in model.parameters()),
         "first_nats": nats[:FIRST].tolist(),

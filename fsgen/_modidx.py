@@ -137,7 +137,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.episodes.ImageSet.starts': ('episodes.html#imageset.starts', 'fsgen/episodes.py'),
                                 'fsgen.episodes.ImageSet.to': ('episodes.html#imageset.to', 'fsgen/episodes.py'),
                                 'fsgen.episodes.Splits': ('episodes.html#splits', 'fsgen/episodes.py'),
-                                'fsgen.episodes._check_images': ('episodes.html#_check_images', 'fsgen/episodes.py'),
                                 'fsgen.episodes._draw_letters': ('episodes.html#_draw_letters', 'fsgen/episodes.py'),
                                 'fsgen.episodes._stack': ('episodes.html#_stack', 'fsgen/episodes.py'),
                                 'fsgen.episodes.fixed_episodes': ('episodes.html#fixed_episodes', 'fsgen/episodes.py'),

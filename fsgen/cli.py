@@ -321,7 +321,8 @@ def data_command(
     rows, known = [], []
     for name, data in DATA.items():
         if data.list is None:
-            parts = {part: images.sizes.tolist() for part, images in data.read(Experiment.size)._asdict().items()}
+            splits = data.read(Experiment.size)
+            parts = {part: images.sizes.tolist() for part, images in splits._asdict().items()}
             rows.append(count(name, parts))
             print("{name}: {train_images:,} + {test_images:,} images, embedded".format(**rows[-1]))
         elif name != "folder":

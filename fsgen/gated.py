@@ -102,7 +102,7 @@ class Settings:
 
     def __post_init__(self):
         for name, kind in get_type_hints(type(self)).items():
-            value, wanted = getattr(self, name), kind.__name__ if isinstance(kind, type) else ""
+            value = getattr(self, name)
             if get_origin(kind) is Literal:
                 choices = get_args(kind)
                 check(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
@@ -110,7 +110,7 @@ class Settings:
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 check(number and math.isfinite(value), f"{name} must be a finite number, not {value!r}.")
             elif kind in (int, bool, str):
-                check(type(value) is kind, f"{name} must be of type {wanted}, not {value!r}.")
+                check(type(value) is kind, f"{name} must be of type {kind.__name__}, not {value!r}.")
 
     def check_at_least(self, least: int, *names: str):
         "`InputError` if one of the named settings is below `least`."

@@ -62,7 +62,7 @@ def invert_cdf(
     cdf = logits.float().softmax(1).cumsum(1)
     return (u[:, None] >= cdf[:, :-1]).sum(1)
 
-
+# %% ../nbs/00_likelihood.ipynb #91b2e6f4
 def check_given(
     given: Tensor | None,  # images of which some pixels are kept
     keep: Tensor | None,  # bool, True where `given` is kept
@@ -85,7 +85,7 @@ def check_given(
     )
     return given.to(torch.uint8), keep.expand(*shape)
 
-
+# %% ../nbs/00_likelihood.ipynb #2b86d9ae
 @torch.no_grad()
 def ancestral_sample(
     logits: Callable[[Tensor], Tensor],  # images (b, c, h, w), uint8 -> logits (b, levels, c, h, w)

@@ -13,6 +13,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from .likelihood import check
+
 # %% ../nbs/01_masks.ipynb #e0708a16
 def receptive_field(
     f: Callable[[Tensor], Tensor],  # images (1, c, h, w), floats -> anything of shape (1, ..., h, w)
@@ -25,6 +27,11 @@ def receptive_field(
     return images.grad[0].abs()
 
 # %% ../nbs/01_masks.ipynb #4cb5d446
+def _shift(mask):  # pixels further back that the kernel reads: one for type A, none for B
+    check(mask in ("A", "B"), f"mask must be type 'A' or 'B', not {mask!r}.")
+    return int(mask == "A")
+
+
 class VerticalConv2d(nn.Conv2d):
     "Convolution over rows `i - k//2` to `i`, columns `j - k//2` to `j + k//2`; mask type A: one row higher."
 
@@ -36,7 +43,7 @@ class VerticalConv2d(nn.Conv2d):
         mask: Literal["A", "B"] = "B",  # A leaves out row i itself (the first layer), B keeps it
     ):
         super().__init__(inputs, outputs, (k // 2 + 1, k))
-        shift = int(mask == "A")
+        shift = _shift(mask)
         self.margins = (k // 2, k // 2, k // 2 + shift, -shift)  # left, right, top, bottom
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)
@@ -54,7 +61,7 @@ class HorizontalConv2d(nn.Conv2d):
         mask: Literal["A", "B"] = "B",  # A leaves out pixel j itself (the first layer), B keeps it
     ):
         super().__init__(inputs, outputs, (1, k // 2 + 1))
-        shift = int(mask == "A")
+        shift = _shift(mask)
         self.margins = (k // 2 + shift, -shift)  # left, right
 
     def forward(self, x: Tensor) -> Tensor:  # (b, inputs, h, w) -> (b, outputs, h, w)

@@ -84,13 +84,13 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
     while process.poll() is None and not RunFolder(out).metrics():
         time.sleep(0.01)
     process.send_signal(signal.SIGTERM)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert "saved in" in error, error
     (saved,) = RunFolder(out).checkpoints()
     assert RunFolder(out).metrics()[-1]["step"] == int(saved.stem.rpartition("-")[2]) < 200
 
     process = launched(*line)
-    said, error = process.communicate(timeout=60)
+    said, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert said.count("step 200") == 1  # by the main process alone
 
@@ -98,7 +98,7 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
 def test_batch_that_cannot_be_shared(tmp_path):
     out = tmp_path / "run"
     process = launched("-m", "fsgen", "train", TINY.name, *flags(TINY), "--accumulate", 8, "--out", out)
-    _, error = process.communicate(timeout=60)
+    _, error = process.communicate(timeout=120)
     assert process.returncode != 0 and "can't be cut into equal parts for processes=2" in error
     assert not out.exists()
 

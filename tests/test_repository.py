@@ -21,7 +21,7 @@ import fsgen
 ROOT = Path(__file__).resolve().parent.parent
 NOTEBOOKS = sorted(ROOT.glob("nbs/*.ipynb"))
 CHAPTERS = [path for path in NOTEBOOKS if path.stem[0].isdigit()]
-PLOTS = ROOT / "nbs/09_plots.ipynb"  # a tool of the chapters: it teaches nothing and asks nothing
+PLOTS = ROOT / "nbs/09_plots.ipynb"
 BY_HAND = ("__init__.py", "__main__.py")  # of fsgen; notebooks export the other modules
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())
 
@@ -142,7 +142,7 @@ def test_opening(notebook):
     assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+) \|", index) == [minutes]
 
 
-@pytest.mark.parametrize("notebook", sorted({*CHAPTERS} - {PLOTS}), ids=lambda path: path.stem)
+@pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
 def test_exercises(notebook):
     "Two or three: a question, a cell to edit, a check that says `Not yet` for now, a folded solution."
     cells = cells_of(notebook)

@@ -137,6 +137,7 @@ def test_mistakes_are_answered_by_tyro(fsgen, tmp_path):
         (["trian", NAME], "train"),
         (["train", NAME, "--stpes", 3], "Perhaps you meant"),
         (["train", NAME, "--steps", "many"], "--steps"),
+        (["train", NAME, "--steps", 0], "steps must be at least 1"),
         (["train", NAME, "--task", "charcters"], "'characters'"),
         (["train", NAME, "--inner-rate", 1], "--inner-rate"),  # no setting of its model
     ):
@@ -197,7 +198,6 @@ def test_registered_names_are_accepted(run_cli, tmp_path):
 @pytest.mark.parametrize(
     "flags, reason",
     [
-        (["--steps", 0], "steps must be at least 1"),
         (["--shots", 2], "one support image"),
         (["--size", 4], "8 to 64 pixels"),
         (["--levels", 3], "drawings of 2 levels"),

@@ -93,7 +93,8 @@ def test_demo(fsgen, tmp_path, monkeypatch):
         assert (tmp_path / f"demo/{figure}.png").stat().st_size > 5_000
 
 
-def test_bench(fsgen, refused, tmp_path):
+def test_bench(fsgen, refused, tmp_path, monkeypatch):
+    monkeypatch.setattr("fsgen.bench.MATRIX", 256)  # 2048 takes a minute in bf16 where it is emulated
     small = ("--layers", 1, "--colour-layers", 2, "--rounds", 1)
     code, out, error = fsgen("bench", *small, "--json", tmp_path / "bench.json")
     assert code == 0, error

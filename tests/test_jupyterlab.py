@@ -8,6 +8,7 @@ import os
 import runpy
 import secrets
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -22,6 +23,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "_proc/jupyterlab"
+GRACE = 30  # seconds for the server to stop its kernels before all of them are killed
 TIMEOUT = 600  # seconds: a chapter takes one minute, or some on a busy machine
 HEAVY = runpy.run_path(str(ROOT / "tools/make_outputs.py"))["HEAVY"]  # cells that the tests skip
 # JupyterLab shows an exception as it shows what was written to standard error
@@ -70,7 +72,7 @@ def lab(tmp_path_factory):
     command += ["--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
     with open(root / "log", "w") as log:
         environment = os.environ | {key: str(value) for key, value in mine.items()}
-        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
+        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
     try:
         deadline = time.monotonic() + TIMEOUT
         while socket.socket().connect_ex(("localhost", port)):
@@ -79,7 +81,11 @@ def lab(tmp_path_factory):
         yield f"http://localhost:{port}/lab/workspaces/{{0}}/tree/nbs/{{0}}.ipynb?token={token}"
     finally:
         server.terminate()
-        server.wait(TIMEOUT)
+        try:
+            server.wait(GRACE)
+        except subprocess.TimeoutExpired:  # seen once: it waits for a kernel that is gone
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
 
 
 @pytest.mark.parametrize("chapter", ["01_masks", "05_attention", "06_meta"])

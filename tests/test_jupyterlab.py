@@ -8,7 +8,6 @@ import os
 import runpy
 import secrets
 import shutil
-import signal
 import socket
 import subprocess
 import sys
@@ -23,7 +22,7 @@ from selenium.webdriver.support.ui import WebDriverWait
 
 ROOT = Path(__file__).resolve().parent.parent
 SCREENSHOTS = ROOT / "_proc/jupyterlab"
-GRACE = 30  # seconds for the server to stop its kernels before all of them are killed
+GRACE = 30  # seconds for the server to stop by itself
 TIMEOUT = 600  # seconds: a chapter takes one minute, or some on a busy machine
 HEAVY = runpy.run_path(str(ROOT / "tools/make_outputs.py"))["HEAVY"]  # cells that the tests skip
 # JupyterLab shows an exception as it shows what was written to standard error
@@ -72,7 +71,7 @@ def lab(tmp_path_factory):
     command += ["--ServerApp.port_retries=0", "--LabApp.expose_app_in_browser=True"]
     with open(root / "log", "w") as log:
         environment = os.environ | {key: str(value) for key, value in mine.items()}
-        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log, start_new_session=True)
+        server = subprocess.Popen(command, cwd=root, env=environment, stdout=log, stderr=log)
     try:
         deadline = time.monotonic() + TIMEOUT
         while socket.socket().connect_ex(("localhost", port)):
@@ -83,8 +82,8 @@ def lab(tmp_path_factory):
         server.terminate()
         try:
             server.wait(GRACE)
-        except subprocess.TimeoutExpired:  # seen once: it waits for a kernel that is gone
-            os.killpg(server.pid, signal.SIGKILL)
+        except subprocess.TimeoutExpired:  # seen once; kernels end when their server is gone
+            server.kill()
             server.wait()
 
 

@@ -117,8 +117,8 @@ class Experiment(Settings):
         check(model in MODELS, f"There is no model {model!r}; {suggest(model, MODELS)}")
         own, config_class = {f.name for f in fields(Experiment)}, MODELS[model].config_class
         theirs = {f.name for f in fields(config_class)}
+        known = sorted(own | theirs)
         for name in changes:
-            known = sorted(own | theirs)
             check(
                 name in known, f"{name} is no setting of an experiment with {model}; {suggest(name, known)}"
             )
@@ -174,10 +174,8 @@ def build(
 def read_data(experiment: Experiment) -> Splits:
     "The experiment's data set; `InputError` if it doesn't take what the experiment sets."
     read = DATA[experiment.data].read
-    takes, options = (
-        signature(read).parameters,
-        {"root": experiment.root or None, "levels": experiment.levels},
-    )
+    takes = signature(read).parameters
+    options = {"root": experiment.root or None, "levels": experiment.levels}
     check("root" in takes or not experiment.root, f"{experiment.data} is read from no root; leave it out.")
     check(
         "levels" in takes or experiment.levels in (2, Experiment.levels),

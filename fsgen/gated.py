@@ -69,7 +69,7 @@ class GatedLayer(nn.Module):
 
 
 def _drop_residual(layer, weights, prefix, *_):
-    "Weights saved by fsgen 0.1 have a residual in the last layer that nothing ever read."
+    "Older weights have a residual in the last layer, too, that nothing ever read."
     for name in ("weight", "bias"):
         weights.pop(f"{prefix}residual.{name}", None)
 
@@ -121,7 +121,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class BodyConfig(Settings):
-    "The size of a body, by default that of the paper's Omniglot network (section 4.2)."
+    "The size of a body, by default that of the paper's Omniglot network."
 
     layers: int = 12  # gated layers of the body
     planes: int = 24  # channels of each stack

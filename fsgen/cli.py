@@ -35,11 +35,11 @@ from .datasets import DATA, Listing, list_folder
 from .episodes import Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table
 from .experiments import EXPERIMENTS, FAMILIES, MODELS, Experiment, find_experiment, read_data
-from .files import cache_file, cache_folder, data_folder
+from .files import cache_file, cache_folder, data_folder, write
 from .files import download as fetch
 from .likelihood import InputError, check
 from .plots import attention_path, curves
-from .runs import RunFolder, default_device, load, write
+from .runs import RunFolder, default_device, load
 from .training import train
 
 # %% ../nbs/17_cli.ipynb #8b5a1c69

@@ -29,7 +29,7 @@ from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
 from .episodes import TASKS, Episode, ImageSet, Splits, fixed_episodes
-from .experiments import LOSSES, Experiment, build, read_data
+from .experiments import LOSSES, Experiment, build, check_memory, read_data
 from .likelihood import InputError, check
 from .runs import RunFolder, commit, default_device, device_name, load
 
@@ -322,6 +322,7 @@ def train(
     if splits is None:
         with accelerator.local_main_process_first():  # it fills the cache
             splits = read_data(experiment)
+    check_memory(experiment, splits.train.images.shape[1:], splits.train.levels)
     data = splits.train.to(device)
     training_episodes(data, experiment, 0)  # refuse what the data can't serve before a folder is made
     fixed_episodes(splits.test, experiment.task, experiment.shots, 1)

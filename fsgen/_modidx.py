@@ -49,6 +49,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fsgen.cli': { 'fsgen.cli.Spoken': ('cli.html#spoken', 'fsgen/cli.py'),
                            'fsgen.cli.Spoken.write': ('cli.html#spoken.write', 'fsgen/cli.py'),
                            'fsgen.cli.Trained': ('cli.html#trained', 'fsgen/cli.py'),
+                           'fsgen.cli._is_model': ('cli.html#_is_model', 'fsgen/cli.py'),
                            'fsgen.cli.check_registries': ('cli.html#check_registries', 'fsgen/cli.py'),
                            'fsgen.cli.check_writable': ('cli.html#check_writable', 'fsgen/cli.py'),
                            'fsgen.cli.compare_runs': ('cli.html#compare_runs', 'fsgen/cli.py'),

@@ -54,6 +54,7 @@ from fsgen.experiments import (
 )
 from .files import cache_file, cache_folder, data_folder, locate, write
 from .files import download as fetch
+from .gated import BodyConfig
 from .likelihood import InputError, check
 from .plots import attention_path, curves
 from .runs import RunFolder, default_device, load
@@ -128,6 +129,7 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
         folder = out or Path("runs", f"{experiment.name}-{experiment.seed}")
         inside = out or not {"/", ".."} & set(Path(experiment.name).parts)
         check(inside, f"runs/{experiment.name} is no folder in runs; name one by --out.")
+        check(printable(folder) == str(folder), f"{folder} is no name for a run folder: it isn't UTF-8.")
         check_writable(folder / "config.json")
         facts = train(experiment, folder).facts
         PartialState().print(
@@ -505,6 +507,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }  # chapter 18 adds bench
 
 
+def _is_model(each):
+    is_class = isinstance(each, type) and issubclass(each, FewShotModel)
+    return is_class and issubclass(each.config_class, BodyConfig)
+
+
 def check_registries(name: str) -> None:
     "`InputError` if an imported module has registered what is of no use."
     for registry, kind, entries in (
@@ -512,9 +519,9 @@ def check_registries(name: str) -> None:
         ("LOSSES", Callable, LOSSES), ("EXPERIMENTS", Experiment, EXPERIMENTS),
         ("FAMILIES", Family, FAMILIES), ("COMMANDS", Callable, COMMANDS),
     ):  # fmt: skip
+        check(bool(entries), f"{name} leaves {registry} empty.")
         for key, each in entries.items():
-            is_class = isinstance(each, type) and entries is MODELS
-            right = issubclass(each, kind) if is_class else isinstance(each, kind)
+            right = _is_model(each) if entries is MODELS else isinstance(each, kind)
             check(
                 isinstance(key, str) and bool(key) and right,
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
@@ -622,6 +629,6 @@ def main() -> None:
     except (InputError, OSError) as error:
         code, said = 2, str(error)
     except KeyboardInterrupt as stop:
-        code, said = 130, f"{stop or 'Stopped.'} Run the same command to go on."
+        code, said = 130, f"{str(stop) or 'Stopped.'} Run the same command to go on."
     print(f"fsgen: {said}", file=sys.stderr)
     sys.exit(code)

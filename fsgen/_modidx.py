@@ -220,6 +220,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fsgen.likelihood.bits_per_dim': ('likelihood.html#bits_per_dim', 'fsgen/likelihood.py'),
                                   'fsgen.likelihood.check': ('likelihood.html#check', 'fsgen/likelihood.py'),
                                   'fsgen.likelihood.check_given': ('likelihood.html#check_given', 'fsgen/likelihood.py'),
+                                  'fsgen.likelihood.check_logits': ('likelihood.html#check_logits', 'fsgen/likelihood.py'),
                                   'fsgen.likelihood.energy_score': ('likelihood.html#energy_score', 'fsgen/likelihood.py'),
                                   'fsgen.likelihood.invert_cdf': ('likelihood.html#invert_cdf', 'fsgen/likelihood.py'),
                                   'fsgen.likelihood.nats_per_dim': ('likelihood.html#nats_per_dim', 'fsgen/likelihood.py'),

@@ -248,6 +248,7 @@ def fixed_episodes(
     seed: int = 0,
 ) -> Episode:
     "The test episodes that all models share, on the CPU: a GPU would draw others from the same seed."
+    check(episodes is None or episodes > 0, f"At least 1 episode is needed, not {episodes}.")
     generator = torch.Generator().manual_seed(seed)
     indices = torch.randperm(len(data), generator=generator)[:episodes]
     return TASKS[task](data.to("cpu"), indices, shots, generator)

@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
 from .episodes import TASKS, Episode, ImageSet, Splits, fixed_episodes
-from .experiments import LOSSES, Experiment, build, read_data
+from .experiments import LOSSES, Experiment, build, check_memory, read_data
 from .likelihood import InputError, check
 from .runs import KEPT, RunFolder, commit, default_device, device_name, load
 
@@ -403,6 +403,7 @@ def train(
         if splits is None:
             with accelerator.local_main_process_first():  # it fills the cache
                 splits = read_data(experiment)
+        check_memory(experiment, splits.train.images.shape[1:], splits.train.levels)
         training_episodes(splits.train, experiment, 0)  # refuse what the data can't serve
         fixed_episodes(splits.test, experiment.task, experiment.shots, 1)
         run = Run(experiment, splits, folder, accelerator)

@@ -289,6 +289,6 @@ def test_unwritable_places(refused, tiny_run, tmp_path):
     assert "results.json could not be written" in error
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]
 
-    (tmp_path / "run/checkpoint-00000003.pt").mkdir(parents=True)  # stands in the way, for root too
+    (tmp_path / "run/weights.safetensors").mkdir(parents=True)  # stands in the way, for root too
     line = ["train", NAME, *TINY, "--steps", 3, "--out", tmp_path / "run"]
-    assert "checkpoint-00000003.pt could not be written" in refused(*line)
+    assert "weights.safetensors could not be written" in refused(*line)

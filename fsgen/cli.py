@@ -12,6 +12,8 @@ __all__ = ['LOOKED_AT', 'PAPER', 'COMMANDS', 'ABOUT', 'save', 'save_figure', 'wr
 import contextlib
 import io
 import json as jsonlib
+import os
+import re
 import sys
 import time
 import warnings
@@ -35,7 +37,7 @@ from .datasets import DATA, Listing, list_folder
 from .episodes import Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table
 from .experiments import EXPERIMENTS, FAMILIES, MODELS, Experiment, find_experiment, read_data
-from .files import cache_file, cache_folder, data_folder, write
+from .files import cache_file, cache_folder, data_folder, expand, left_behind, write
 from .files import download as fetch
 from .likelihood import InputError, check
 from .plots import attention_path, curves
@@ -292,7 +294,8 @@ def describe_others(
     rows, known = [], list(known)
     for path in sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern)):
         related = any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
-        if not related and (path.is_dir() or path.suffix == ".zip"):
+        ours = not any(map(left_behind, path.relative_to(root).parts))
+        if ours and not related and (os.path.isdir(path) or path.suffix == ".zip"):
             name = path.name.removesuffix(".zip")
             with contextlib.suppress(InputError):  # not images, then
                 row, paths = describe(name, list_folder(path))
@@ -424,7 +427,8 @@ ABOUT = """Few-shot autoregressive density estimation.
 
 
 def run_command(args: Sequence[str]) -> None:
-    "Run one command line."
+    "Run one command line. A shell writes `~` out at the start of a word, this does after --FLAG= too."
+    args = [re.sub("(?<==)~.*|^~.*", lambda path: str(expand(path[0])), word) for word in args]
     args = import_modules(args) or ["--help"]
     if args == ["train"]:
         args.append("--help")
@@ -444,6 +448,8 @@ def print_warning(message: Warning | str, *_, **__) -> None:
 
 def main() -> None:
     "The command line `fsgen`: exit code 2 for the user's mistake or a full disk, 130 if interrupted."
+    if isinstance(sys.stdout, io.TextIOWrapper):  # a terminal of ASCII, a name that is not UTF-8
+        sys.stdout.reconfigure(errors="backslashreplace")
     try:
         with warnings.catch_warnings():
             warnings.showwarning = print_warning

@@ -200,7 +200,8 @@ def _check_classes(experiment, splits):
         check(
             targets < size,
             f"{targets} target{'s' * (targets > 1)} and a support need {targets + 1} images of every class, "
-            f"and class {name!r} has {own}" + f", {size} of them in this part of the data." * (own != size)
+            f"and class {name!r} has {own}"
+            + f", {size} of them in this part of the data." * (own != size)
             + "." * (own == size),
         )
 

@@ -13,6 +13,7 @@ import pytest
 
 from fsgen import cli, experiments
 from fsgen.datasets import DATA, OMNIGLOT_PARTS
+from fsgen.files import LOCK
 from fsgen.runs import RunFolder
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
@@ -253,7 +254,7 @@ def test_download_that_fails(refused, monkeypatch, tmp_path, name):
     urls = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": md5 for url, md5 in DATA[name].urls.items()}
     monkeypatch.setitem(DATA, name, replace(DATA[name], urls=urls))
     assert "could not be fetched" in refused("data", "--download", name)
-    assert not any(path.is_file() for path in tmp_path.rglob("*"))
+    assert not any(path.is_file() and path.name != LOCK for path in tmp_path.rglob("*"))
 
 
 def test_run_folder_of_another_experiment(refused, tiny_run):

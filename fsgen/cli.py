@@ -437,7 +437,7 @@ def run_command(args: Sequence[str]) -> None:
         return
     app = tyro.extras.SubcommandApp()
     for name, command in COMMANDS.items():
-        app.command(command, name=name, help=command.__doc__.splitlines()[0])
+        app.command(command, name=name, help=(command.__doc__ or name).splitlines()[0])  # none by python -OO
     app.cli(prog="fsgen", description=ABOUT, args=args)
 
 # %% ../nbs/17_cli.ipynb #18adfcaa

@@ -9,7 +9,6 @@ __all__ = ['LOOKED_AT', 'PAPER', 'COMMANDS', 'ABOUT', 'save', 'save_figure', 'wr
            'demo_task', 'demo_command', 'import_modules', 'run_command', 'print_warning', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
-import contextlib
 import io
 import json as jsonlib
 import os
@@ -33,7 +32,7 @@ from torch import Tensor
 
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
-from .datasets import DATA, Listing, list_folder
+from .datasets import DATA, Listing, NoImagesError, list_folder
 from .episodes import Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table
 from .experiments import EXPERIMENTS, FAMILIES, MODELS, Experiment, find_experiment, read_data
@@ -297,11 +296,16 @@ def describe_others(
         ours = not any(map(left_behind, path.relative_to(root).parts))
         if ours and not related and (os.path.isdir(path) or path.suffix == ".zip"):
             name = path.name.removesuffix(".zip")
-            with contextlib.suppress(InputError):  # not images, then
+            try:
                 row, paths = describe(name, list_folder(path))
                 print(f"{name}: train on it by --data folder --root {name}")
                 known += paths
                 rows.append(row)
+            except NoImagesError:
+                pass
+            except InputError as error:  # it may be a data set, and can't be read
+                print(f"{name}: {error}")
+                known.append(path)
     return rows
 
 # %% ../nbs/17_cli.ipynb #20300b5b

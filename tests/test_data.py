@@ -9,10 +9,12 @@ import json
 import os
 import resource
 import shutil
+import socketserver
 import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -24,7 +26,7 @@ from PIL import Image
 
 from fsgen.datasets import DATA, OMNIGLOT_PARTS, list_folder, photographs
 from fsgen.experiments import MODELS, experiment_names, find_experiment
-from fsgen.files import LOCK
+from fsgen.files import LOCK, download
 from fsgen.likelihood import InputError
 from fsgen.training import train
 
@@ -384,6 +386,7 @@ def test_odd_names_on_a_terminal_of_ascii(tmp_path):
     put(data / "@eaDir/x", CLASSES)
     (data / "gone").symlink_to("nowhere")
     os.mkfifo(data / "mine/pipe.png")
+    (data / "cut.zip").write_bytes(b"PK\3\4")
     environment = {"FSGEN_DATA": str(data), "FSGEN_CACHE": str(tmp_path / "cache"), "HOME": str(tmp_path)}
     environment |= {"LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
     train = ["train", "--data", "folder", "--root", "mine", "--task", "products", *SMALL, "--out=~/run"]
@@ -403,6 +406,7 @@ for line in {lines}:
         [sys.executable, "-c", code], env=os.environ | environment, capture_output=True, text=True
     )
     assert done.returncode == 0 and "nats/dim" in done.stdout, done.stderr
+    assert "cut.zip is not a whole zip file" in done.stdout
     rows = {row["name"]: row for row in json.loads((tmp_path / "all.json").read_text())}
     assert rows["mine"]["train_images"] == 15 and rows["b\udce9b\n\u00e9"]["train_images"] == 10
     assert "x" not in rows and (tmp_path / "run/weights.safetensors").exists()
@@ -618,3 +622,31 @@ def test_full_disk(tmp_path, monkeypatch):
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert [path.name for path in (tmp_path / "cache").iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize("how", ["silent", "hangs up", "no web server", "endless redirects"])
+def test_site_that_breaks_off(tmp_path, monkeypatch, how):
+    said = {
+        "silent": b"",
+        "hangs up": b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\nPK",
+        "no web server": b"SSH-2.0-OpenSSH\r\n",
+        "endless redirects": b"HTTP/1.1 302 Found\r\nLocation: /x.zip\r\nContent-Length: 0\r\n\r\n",
+    }[how]
+    monkeypatch.setattr("fsgen.files.TIMEOUT", 0.3)
+    done = threading.Event()
+
+    class Site(socketserver.BaseRequestHandler):
+        def handle(self):
+            self.request.recv(1000)
+            self.request.sendall(said)
+            if not said:
+                done.wait(10)
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Site) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/x.zip"
+        with pytest.raises(InputError, match="could not be fetched"):
+            download({url: "0" * 64}, tmp_path / "data/x")
+        done.set()
+        server.shutdown()
+    assert [path.name for path in (tmp_path / "data/x").iterdir()] == [LOCK]

@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['LEFT_BEHIND', 'UNIX', 'UTF8', 'LATIN', 'CYRILLIC', 'COMMON_BIG5', 'CODE_PAGES', 'LARGEST_FILE', 'FORMATS', 'ENDINGS',
            'PART', 'CACHE_VERSION', 'LOCK', 'CHUNK', 'WINDOW', 'LARGEST_IMAGE', 'TIMEOUT', 'left_behind', 'expand',
-           'data_folder', 'locate', 'few', 'Files', 'writing', 'write', 'locked', 'cache_folder', 'cache_file',
-           'read_images', 'open_image', 'download']
+           'data_folder', 'locate', 'few', 'Files', 'make_folder', 'writing', 'write', 'locked', 'cache_folder',
+           'cache_file', 'read_images', 'open_image', 'download']
 
 # %% ../nbs/10_files.ipynb #42e8bf6f
 import errno
@@ -81,12 +81,13 @@ def locate(
     if os.path.isfile(root):
         return root
     folders = (path for path in root.glob("*") if os.path.isdir(path) and not left_behind(path.name))
+    folders = folders if os.path.isdir(root) else ()  # a name can be too long to be looked for
     for place in (root, *sorted(folders)):
         for name in names:
             for path in (place / name, place / f"{name}.zip"):
                 if os.path.exists(path):
                     return path
-    if sign and any(root.glob(sign)):
+    if sign and os.path.isdir(root) and any(root.glob(sign)):
         return root
     raise InputError(
         f"{' or '.join(names)} (folder or zip) is not in {root} nor in a folder there; "
@@ -316,11 +317,18 @@ def _stream(path):  # -> the open file that can't be replaced: standard output, 
     return None if path.is_file() else path.open("wb")
 
 # %% ../nbs/10_files.ipynb #aaea9c06
+def make_folder(folder: Path) -> None:
+    "Make a folder, and those above it, if absent, and force their names to the disk."
+    new = [one for one in (folder, *folder.parents) if not one.exists()]
+    folder.mkdir(parents=True, exist_ok=True)
+    for one in new:
+        _sync(one.parent)
+
+
 @contextmanager
 def _replacing(target):
     "A new file that takes the target's place when all of it is on the disk."
-    new = [folder for folder in target.parents if not folder.exists()]
-    target.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(target.parent)
     part = target.parent / f".{uuid.uuid4().hex}{PART}"
     try:
         with part.open("xb") as file:
@@ -332,8 +340,7 @@ def _replacing(target):
         with suppress(OSError):
             part.unlink()
         raise
-    for folder in {target.parent, *(folder.parent for folder in new)}:
-        _sync(folder)
+    _sync(target.parent)
 
 # %% ../nbs/10_files.ipynb #43377507
 @contextmanager

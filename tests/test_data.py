@@ -650,3 +650,13 @@ def test_site_that_breaks_off(tmp_path, monkeypatch, how):
         done.set()
         server.shutdown()
     assert [path.name for path in (tmp_path / "data/x").iterdir()] == [LOCK]
+
+
+@pytest.mark.parametrize(
+    "root", ["x" * 5000, "a\0b", "~nosuch/x", "/dev/zero", "/dev/null", "/etc/passwd", "\udcff"]
+)
+def test_roots_that_are_none(root):
+    for data in DATA.values():
+        if data.list:
+            with pytest.raises(InputError):
+                data.list(root)

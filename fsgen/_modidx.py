@@ -121,6 +121,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fsgen.datasets': { 'fsgen.datasets.DataSet': ('datasets.html#dataset', 'fsgen/datasets.py'),
                                 'fsgen.datasets.Listing': ('datasets.html#listing', 'fsgen/datasets.py'),
                                 'fsgen.datasets.Listing.names': ('datasets.html#listing.names', 'fsgen/datasets.py'),
+                                'fsgen.datasets.NoImagesError': ('datasets.html#noimageserror', 'fsgen/datasets.py'),
                                 'fsgen.datasets.Source': ('datasets.html#source', 'fsgen/datasets.py'),
                                 'fsgen.datasets._classes': ('datasets.html#_classes', 'fsgen/datasets.py'),
                                 'fsgen.datasets._left_out': ('datasets.html#_left_out', 'fsgen/datasets.py'),

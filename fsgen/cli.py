@@ -38,7 +38,7 @@ from torch import Tensor
 
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
-from .datasets import DATA, DataSet, Listing, list_folder
+from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder
 from .episodes import TASKS, Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table, with_error
 from fsgen.experiments import (
@@ -405,11 +405,16 @@ def describe_others(
             name = str(path.relative_to(root))
             if not (root / name.removesuffix(".zip")).is_dir():  # else the zip has to be named in full
                 name = name.removesuffix(".zip")
-            with contextlib.suppress(InputError):  # not images, then
+            try:
                 row, paths = describe(name, list_folder(path))
                 print(f"{name}: train on it by --data folder --root {shlex.quote(name)}")
                 known += paths
                 rows.append(row)
+            except NoImagesError:
+                pass
+            except InputError as error:  # it may be a data set, and can't be read
+                print(f"{name}: {error}")
+                known.append(path)
     return rows
 
 # %% ../nbs/17_cli.ipynb #20300b5b

@@ -196,8 +196,10 @@ def read_data(experiment: Experiment) -> Splits:
 
 # %% ../nbs/12_experiments.ipynb #ba585569
 def _check_classes(experiment, splits):
-    seen = "; ".join(f"{part}: {len(images)} images of {len(images.names)} classes, {images.names[0]!r} first"
-                     for part, images in splits._asdict().items())  # fmt: skip
+    seen = "; ".join(
+        f"{part}: {len(images)} images of {len(images.names)} classes, {images.names[0]!r} first"
+        for part, images in splits._asdict().items()
+    )
     check(
         len(splits.train.names) > 1 and not any("" in images.names for images in splits),
         f"The task {experiment.task} needs a folder for each class, and more than one; seen are {seen}.",
@@ -205,12 +207,11 @@ def _check_classes(experiment, splits):
     for images, targets in zip(splits, (experiment.targets, 1), strict=True):
         size, name, _ = images.extremes
         own = sum(int(part.sizes[part.names.index(name)]) for part in splits if name in part.names)
+        here = f", {size} of them in this part of the data" if own != size else ""
         check(
             targets < size,
             f"{targets} target{'s' * (targets > 1)} and a support need {targets + 1} images of every class, "
-            f"and class {name!r} has {own}"
-            + f", {size} of them in this part of the data." * (own != size)
-            + "." * (own == size),
+            f"and class {name!r} has {own}{here}.",
         )
 
 # %% ../nbs/12_experiments.ipynb #eb14e138

@@ -8,7 +8,7 @@ __all__ = ['AT_ONCE', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'PAPER',
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'evaluate_runs', 'compare_runs',
            'evaluate_command', 'side_by_side', 'draw_attention', 'sample_command', 'count', 'describe',
            'describe_others', 'data_command', 'demo_task', 'demo_command', 'check_registries', 'import_modules',
-           'run_command', 'Spoken', 'open_streams', 'print_warning', 'expand', 'main']
+           'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -38,7 +38,7 @@ from torch import Tensor
 
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
-from .datasets import DATA, DataSet, Listing, list_folder
+from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder
 from .episodes import TASKS, Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table, with_error
 from fsgen.experiments import (
@@ -52,7 +52,7 @@ from fsgen.experiments import (
     find_experiment,
     read_data,
 )
-from .files import cache_file, cache_folder, data_folder, locate, write
+from .files import cache_file, cache_folder, data_folder, expand, left_behind, locate, write
 from .files import download as fetch
 from .gated import BodyConfig
 from .likelihood import InputError, check
@@ -402,15 +402,21 @@ def describe_others(
     rows, known = [], list(known)
     for path in sorted(path for pattern in ("*", "*/*") for path in root.glob(pattern)):
         related = any(path.is_relative_to(other) or other.is_relative_to(path) for other in known)
-        if not related and (path.is_dir() or path.suffix == ".zip"):
+        ours = not any(map(left_behind, path.relative_to(root).parts))
+        if ours and not related and (os.path.isdir(path) or path.suffix == ".zip"):
             name = str(path.relative_to(root))
             if not (root / name.removesuffix(".zip")).is_dir():  # else the zip has to be named in full
                 name = name.removesuffix(".zip")
-            with contextlib.suppress(InputError):  # not images, then
+            try:
                 row, paths = describe(name, list_folder(path))
                 print(f"{name}: train on it by --data folder --root {shlex.quote(name)}")
                 known += paths
                 rows.append(row)
+            except NoImagesError:
+                pass
+            except InputError as error:  # it may be a data set, and can't be read
+                print(f"{name}: {error}")
+                known.append(path)
     return rows
 
 # %% ../nbs/17_cli.ipynb #20300b5b
@@ -561,7 +567,7 @@ ABOUT = """Few-shot autoregressive density estimation.
 
 
 def run_command(args: Sequence[str]) -> None:
-    "Run one command line."
+    "Run one command line. A shell writes `~` out at the start of a word, this does after --FLAG= too."
     args = import_modules(args) or ["--help"]
     if args == ["train"]:
         args.append("--help")
@@ -602,10 +608,10 @@ def print_warning(message: Warning | str, *_, **__) -> None:
     print("fsgen:", " ".join(str(message).split()), file=sys.stderr)
 
 
-def expand(word: str) -> str:
+def at_home(word: str) -> str:
     "A word of the command line with the home folder for a `~`, which a shell leaves in `--out=~/run`."
-    flag, home, path = re.fullmatch(r"(--[\w-]+=)?(~?)(.*)", word, re.DOTALL).groups("")
-    return flag + os.path.expanduser(home + path)
+    flag, path = re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL).groups("")
+    return flag + str(expand(path)) if path.startswith("~") else word
 
 # %% ../nbs/17_cli.ipynb #970438d4
 FULL = "The memory is full; use a smaller --batch or model, or fewer --episodes or --samples."
@@ -617,7 +623,7 @@ def main() -> None:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = print_warning
-            run_command([expand(word) for word in sys.argv[1:]])
+            run_command([at_home(word) for word in sys.argv[1:]])
         sys.stdout.flush()
         return
     except (torch.OutOfMemoryError, MemoryError):

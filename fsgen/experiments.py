@@ -23,7 +23,7 @@ from torch import Tensor
 from .attention import AttentionPixelCNN
 from .conditional import ConditionalPixelCNN, FewShotModel
 from .datasets import DATA
-from .episodes import TASKS, Splits
+from .episodes import TASKS, Splits, same_class
 from .gated import BodyConfig, Settings
 from .likelihood import InputError, check, energy_score, nll
 from .meta import MetaPixelCNN
@@ -192,7 +192,30 @@ def read_data(experiment: Experiment) -> Splits:
         "levels" in takes or experiment.levels in (2, Experiment.levels),
         f"{experiment.data} has drawings of 2 levels; leave levels={experiment.levels} out.",
     )
-    return read(experiment.size, **{name: value for name, value in options.items() if name in takes})
+    splits = read(experiment.size, **{name: value for name, value in options.items() if name in takes})
+    if TASKS[experiment.task] is same_class:
+        _check_classes(experiment, splits)
+    return splits
+
+# %% ../nbs/12_experiments.ipynb #ba585569
+def _check_classes(experiment, splits):
+    seen = "; ".join(
+        f"{part}: {len(images)} images of {len(images.names)} classes, {images.names[0]!r} first"
+        for part, images in splits._asdict().items()
+    )
+    check(
+        len(splits.train.names) > 1 and not any("" in images.names for images in splits),
+        f"The task {experiment.task} needs a folder for each class, and more than one; seen are {seen}.",
+    )
+    for images, targets in zip(splits, (experiment.targets, 1), strict=True):
+        size, name, _ = images.extremes
+        own = sum(int(part.sizes[part.names.index(name)]) for part in splits if name in part.names)
+        here = f", {size} of them in this part of the data" if own != size else ""
+        check(
+            targets < size,
+            f"{targets} target{'s' * (targets > 1)} and a support need {targets + 1} images of every class, "
+            f"and class {name!r} has {own}{here}.",
+        )
 
 # %% ../nbs/12_experiments.ipynb #eb14e138
 COPIES = 5  # of the weights in training: themselves, their gradient, Adam's two moments, the average

@@ -34,7 +34,7 @@ from torch.func import vmap
 from .attention import POSITIONS, Attention, AttentionPixelCNN, Memory, positions
 from .conditional import ConditionalPixelCNN, FewShotModel, Summary
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
-from .likelihood import ancestral_sample, check, check_given, invert_cdf
+from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
 from .union import AttentiveMetaPixelCNN
 
@@ -343,14 +343,14 @@ class PixelHead:
         self.before = k  # colours that come first
         self.colours = weights[f"heads.{k}.colours.weight"].flatten(2).mT if k else None
 
-    def __call__(self, features: Tensor, pixel: Tensor) -> Tensor:
-        "Features (g, n, skip) after their ReLU and scaled colours (g, n, c) -> logits (g*n, levels)."
+    def __call__(self, features: Tensor, pixel: Tensor, out: Tensor):
+        "Features (g, n, skip) after their ReLU, and scaled colours (g, n, c) -> logits `out` (g, n, levels)."
         matrix, bias = self.first
         hidden = torch.baddbmm(bias, features, matrix)
         if self.colours is not None:
             hidden.baddbmm_(pixel[..., : self.before], self.colours)
         matrix, bias = self.last
-        return torch.baddbmm(bias, hidden.relu_(), matrix).flatten(0, 1)
+        torch.baddbmm(bias, hidden.relu_(), matrix, out=out)
 
 # %% ../nbs/15_sampling.ipynb #1a836ada
 class CachedSampler:
@@ -369,9 +369,11 @@ class CachedSampler:
         self.body, self.scale = CachedBody(model.body, inputs, count, width), model.body.scale
         self.heads = [PixelHead(inputs.weights, k) for k in range(channels)]
         # of the row being drawn, all (b*samples, c, w)
-        self.u = self.body.image.new_zeros(count, channels, width)  # noise
+        self.u = torch.zeros(count, channels, width, dtype=torch.float32, device=model.device)  # noise
         self.levels = torch.zeros_like(self.u, dtype=torch.uint8)  # drawn
         self.given, self.keep = torch.zeros_like(self.levels), torch.zeros_like(self.u, dtype=torch.bool)
+        g, n, *_ = self.body.image.shape
+        self.logits = self.body.image.new_zeros(channels, width, g, n, model.levels)
 
     def start_row(
         self,
@@ -397,7 +399,8 @@ class CachedSampler:
         "The pixel at column `j`, one colour after another."
         features, pixel = self.body.features(j).relu_(), self.body.pixel(j)
         for k, head in enumerate(self.heads):
-            drawn = invert_cdf(head(features, pixel), self.u[:, k, j])
+            head(features, pixel, out=self.logits[k, j])
+            drawn = invert_cdf(self.logits[k, j].flatten(0, 1), self.u[:, k, j])
             drawn = torch.where(self.keep[:, k, j], self.given[:, k, j], drawn)
             self.levels[:, k, j] = drawn
             pixel[..., k] = self.scale(drawn).view(pixel.shape[:2])
@@ -442,6 +445,7 @@ class CachedSampler:
         for i in range(u.shape[2]):
             self.start_row(i, u, given, keep)
             draw_row()
+            check_logits(self.logits.movedim(-1, 1), f"in row {i}")
             images[:, :, i] = self.levels
         return images
 
@@ -473,7 +477,7 @@ def sample(
         )
         logits = partial(model.logits, context=model.context(support))
         return ancestral_sample(logits, shape, generator, device, given, keep)
-    u = torch.rand(*shape, generator=generator)
+    u = torch.rand(*shape, generator=generator, dtype=torch.float32)
     return CachedSampler(model, support, samples).draw(*(part.to(device) for part in (u, *kept)))
 
 # %% ../nbs/15_sampling.ipynb #d4577553
@@ -488,13 +492,17 @@ def assert_same_pixels(
 
     It accepts that an image parts from the naive loop at a tie: at the first pixel that differs, u lies
     within 2e-6 of a border between two levels, where float32 sums taken in another order may fall on either
-    side. What follows that pixel is another image, and is not compared.
+    side. What follows that pixel is another image, and is not compared. `InputError` if the weights have less
+    than float32's precision: rounding then moves the borders themselves.
     """
+    dtype = next(model.parameters()).dtype
+    wide = dtype in (torch.float32, torch.float64)
+    check(wide, f"Pixels can be compared in float32 or float64: in {dtype} both samplers round too much.")
     shape, device = (len(support) * samples, *model.shape), model.device
     logits, noise = partial(model.logits, context=model.context(support.to(device))), torch.Generator()
     naive = ancestral_sample(logits, shape, noise.manual_seed(seed), device)
     drawn = sample(model, support, samples, noise.manual_seed(seed))
-    u = torch.rand(*shape, generator=noise.manual_seed(seed)).to(device)
+    u = torch.rand(*shape, generator=noise.manual_seed(seed), dtype=torch.float32).to(device)
     differ, u = (x.movedim(1, -1).flatten(1) for x in (naive != drawn, u))  # (b*samples, h*w*c)
     parted = differ.any(1).nonzero().flatten().tolist()
     if parted:
@@ -516,12 +524,23 @@ def fixed_point_sample(
     generator: torch.Generator | None = None,  # on the CPU, so that every device draws the same noise
     device: torch.device | str = "cpu",  # where `logits` wants its images
 ) -> tuple[Tensor, Tensor]:  # (b, c, h, w) uint8, and (sweeps, b) dimensions that were settled after each
-    "The pixels of `ancestral_sample` for the same generator: redraw whole images until nothing changes."
-    u = torch.rand(*shape, generator=generator).to(device).flatten()
+    """The pixels of `ancestral_sample` for the same generator: redraw whole images until nothing changes.
+
+    `InputError` if one sweep more than there are dimensions was not enough: some logits depend on their own
+    pixel or on later ones.
+    """
+    u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device).flatten()
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     settled = []
     while not settled or settled[-1].min() < images[0].numel():
-        drawn = invert_cdf(logits(images).movedim(1, -1).flatten(0, -2), u).to(images).view(shape)
+        check(
+            len(settled) <= images[0].numel(),
+            f"The images still change after {len(settled)} sweeps over {images[0].numel()} dimensions: "
+            f"the logits are not causal, some depend on their own pixel or on later ones.",
+        )
+        asked = logits(images)
+        check_logits(asked, f"in sweep {len(settled) + 1}")
+        drawn = invert_cdf(asked.movedim(1, -1).flatten(0, -2), u).to(images).view(shape)
         stays = (drawn == images).movedim(1, -1).flatten(1)  # (b, h*w*c), in raster order
         settled.append(stays.cumprod(1).sum(1))
         images = drawn

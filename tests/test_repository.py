@@ -79,6 +79,14 @@ def test_constraints_satisfy_requirements():
         assert pins[canonicalize_name(requirement.name)] in requirement.specifier, text
 
 
+def test_actions_are_pinned():
+    "By the hash of a commit, as a tag can be moved, and no job may do more than it names."
+    workflow = (ROOT / ".github/workflows/test.yml").read_text()
+    used = re.findall(r"uses: (.+)", workflow)
+    assert used and all(re.fullmatch(r"[\w/-]+@[0-9a-f]{40} # v\d+\.\d+\.\d+", line) for line in used)
+    assert "\npermissions: {}" in workflow
+
+
 # Notebooks and what is made from them
 
 

@@ -49,13 +49,13 @@ def image_sheet(
     figure = plt.figure(figsize=(sum(widths) + 0.5, (INCHES + 0.04) * rows + 0.5), layout="constrained")
     panels = figure.subfigures(1, len(groups), width_ratios=widths, squeeze=False)[0]
     for panel, (title, images) in zip(panels, groups.items(), strict=True):
-        panel.suptitle(title, fontsize=8)
+        panel.suptitle(title, fontsize=8, parse_math=False)  # a $ is a $
         axes = panel.subplots(rows, images.shape[1], squeeze=False)
         for ax, image in zip(axes.flat, images.flatten(0, 1), strict=True):
             draw(ax, image, levels, "tab:red" if title in framed else None)
         if panel is panels[0]:
             for ax, name in zip(axes[:, 0], names, strict=False):
-                ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8)
+                ax.set_ylabel(name, rotation=0, ha="right", va="center", fontsize=8, parse_math=False)
     return figure
 
 # %% ../nbs/09_plots.ipynb #4f6a9e13

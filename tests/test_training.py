@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from fsgen.experiments import MODELS, Experiment, read_data
+from fsgen.likelihood import InputError
 from fsgen.runs import RunFolder
 from fsgen.training import train
 
@@ -133,3 +134,25 @@ def test_checkpoint_cut_short(tmp_path, capsys):
     assert f"{newest.name} is broken; going on from {before.name}." in capsys.readouterr().err
     assert_same_bits(tmp_path / "cut", tmp_path / "whole")
     assert RunFolder(tmp_path / "cut").checkpoints() == [newest, before]
+
+
+def test_one_owner_whose_terminal_is_closed(tmp_path):
+    "Suspended it still owns the folder; then it saves and ends, though nobody hears it any more."
+    out, experiment = tmp_path / "run", TINY.vary(steps=10**6, checkpoint_every=10**6, validate=0)
+    reading, writing = os.pipe()
+    os.close(reading)
+    line = [sys.executable, "-m", "fsgen", "train", TINY.name, *flags(experiment), "--out", out]
+    process = subprocess.Popen([*map(str, line)], stdout=writing, stderr=writing)
+    os.close(writing)
+    while process.poll() is None and not RunFolder(out).metrics():
+        time.sleep(0.01)
+    process.send_signal(signal.SIGSTOP)
+    before = {path: path.stat().st_ino for path in out.iterdir()}
+    with pytest.raises(InputError, match=f"{out} is being trained by process {process.pid} on "):
+        train(experiment, out)
+    assert {path: path.stat().st_ino for path in out.iterdir()} == before
+    for number in (signal.SIGHUP, signal.SIGCONT):
+        process.send_signal(number)
+    assert process.wait(120) == 130
+    assert RunFolder(out).state()["step"] == RunFolder(out).metrics()[-1]["step"]
+    assert (out / "lock").read_bytes() == b""

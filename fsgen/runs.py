@@ -133,7 +133,7 @@ def _explained(path):
     except MemoryError as error:
         raise InputError(f"{path} needs more memory than there is.") from error
     except Exception as error:
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0][:TOLD]
+        reason = " ".join(str(error).split())[:TOLD] or type(error).__name__
         raise InputError(f"{path} is broken or not fsgen's ({reason}); train again.") from error
 
 # %% ../nbs/13_runs.ipynb #d2f4ae04
@@ -377,10 +377,11 @@ class RunFolder:
             if broken:
                 _say(f"{self.path}/{', '.join(broken)} is broken; going on from {path.name}.")
             return state
+        weights = "the weights are whole, so keep a copy; " if broken and self.facts() else ""
         check(
             not broken,
-            f"Every checkpoint in {self.path} is broken ({', '.join(broken)}); "
-            "move them elsewhere to start again from the first step, or choose another folder with --out.",
+            f"Every checkpoint in {self.path} is broken ({', '.join(broken)}); {weights}"
+            "move the checkpoints elsewhere to start again, or choose another folder with --out.",
         )
         return None
 

@@ -287,7 +287,7 @@ def test_broken_files(refused, tiny_run, tmp_path):
 
 def test_unwritable_places(refused, tiny_run, tmp_path):
     (tmp_path / "file").touch()
-    assert "file/run could not be written" in refused("train", NAME, *TINY, "--out", tmp_path / "file/run")
+    assert "config.json could not be written" in refused("train", NAME, *TINY, "--out", tmp_path / "file/run")
     error = refused("evaluate", tiny_run, "--episodes", 2, "--json", tmp_path / "file/results.json")
     assert "results.json could not be written" in error
     assert list(tmp_path.iterdir()) == [tmp_path / "file"]

@@ -78,6 +78,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'fsgen.cli.run_command': ('cli.html#run_command', 'fsgen/cli.py'),
                            'fsgen.cli.sample_command': ('cli.html#sample_command', 'fsgen/cli.py'),
                            'fsgen.cli.save': ('cli.html#save', 'fsgen/cli.py'),
+                           'fsgen.cli.save_attention': ('cli.html#save_attention', 'fsgen/cli.py'),
                            'fsgen.cli.save_figure': ('cli.html#save_figure', 'fsgen/cli.py'),
                            'fsgen.cli.side_by_side': ('cli.html#side_by_side', 'fsgen/cli.py'),
                            'fsgen.cli.test_setting': ('cli.html#test_setting', 'fsgen/cli.py'),

@@ -65,6 +65,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'fsgen.cli.draw_attention': ('cli.html#draw_attention', 'fsgen/cli.py'),
                            'fsgen.cli.evaluate_command': ('cli.html#evaluate_command', 'fsgen/cli.py'),
                            'fsgen.cli.evaluate_runs': ('cli.html#evaluate_runs', 'fsgen/cli.py'),
+                           'fsgen.cli.fetch_set': ('cli.html#fetch_set', 'fsgen/cli.py'),
                            'fsgen.cli.find_root': ('cli.html#find_root', 'fsgen/cli.py'),
                            'fsgen.cli.import_modules': ('cli.html#import_modules', 'fsgen/cli.py'),
                            'fsgen.cli.label': ('cli.html#label', 'fsgen/cli.py'),

@@ -7,7 +7,7 @@ __all__ = ['AT_ONCE', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'PAPER',
            'save_figure', 'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'evaluate_runs', 'compare_runs',
            'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'sample_command', 'count',
-           'describe', 'describe_others', 'data_command', 'demo_task', 'demo_command', 'check_registries',
+           'describe', 'describe_others', 'fetch_set', 'data_command', 'demo_task', 'demo_command', 'check_registries',
            'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
@@ -429,6 +429,13 @@ def describe_others(
                 known.append(path)
     return rows
 
+# %% ../nbs/17_cli.ipynb #0736181e
+def fetch_set(name: str):
+    "Fetch a data set into the data folder."
+    offered = [other for other, data in DATA.items() if data.urls]
+    check(name in offered, f"{name!r} can't be downloaded; {', '.join(offered)} can.")
+    fetch(DATA[name].urls, data_folder() / name)
+
 # %% ../nbs/17_cli.ipynb #20300b5b
 def data_command(
     download: str | None = None,
@@ -443,9 +450,7 @@ def data_command(
     if json is not None:
         check_writable(json)
     if download is not None:
-        offered = [name for name, data in DATA.items() if data.urls]
-        check(download in offered, f"{download!r} can't be downloaded; {', '.join(offered)} can.")
-        fetch(DATA[download].urls, data_folder() / download)
+        fetch_set(download)
     root = data_folder()
     print(f"data folder: {root}\ncache: {cache_folder()}")
     rows, known = [], []

@@ -548,7 +548,7 @@ def check_registries(name: str) -> None:
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
             )
 
-
+# %% ../nbs/17_cli.ipynb #2b9c993c
 def import_modules(args: Sequence[str]) -> list[str]:
     """Import what registers models, tasks, data sets and losses; returns the other arguments.
 

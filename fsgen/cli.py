@@ -6,9 +6,9 @@
 __all__ = ['AT_ONCE', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'PAPER', 'COMMANDS', 'ABOUT', 'FULL', 'save',
            'save_figure', 'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'evaluate_runs', 'compare_runs',
-           'evaluate_command', 'side_by_side', 'draw_attention', 'sample_command', 'count', 'describe',
-           'describe_others', 'data_command', 'demo_task', 'demo_command', 'check_registries', 'import_modules',
-           'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'main']
+           'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'sample_command', 'count',
+           'describe', 'describe_others', 'fetch_set', 'data_command', 'demo_task', 'demo_command', 'check_registries',
+           'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -36,6 +36,7 @@ from accelerate import PartialState
 from matplotlib.figure import Figure
 from torch import Tensor
 
+# %% ../nbs/17_cli.ipynb #6638deb0
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
 from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder
@@ -317,6 +318,18 @@ def draw_attention(model: AttentionPixelCNN, episodes: Episode) -> Figure:
     maps = model.attention_map(target, model.context(support)).cpu()
     return attention_path(*episodes, maps, model.levels)
 
+
+def save_attention(models: dict[str, FewShotModel], episodes: Episode, folder: Path):
+    "Save the pictures of the attention of those models that have one."
+    for number, (column, model) in enumerate(models.items(), 1):
+        if isinstance(model, AttentionPixelCNN):
+            name = (
+                "attention.png"
+                if len(models) == 1
+                else f"{number if '/' in column else column}-attention.png"
+            )
+            save_figure(draw_attention(model, episodes), folder / name)
+
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
@@ -350,10 +363,7 @@ def sample_command(
     chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
     save_figure(sample_sheet(models, chosen, samples, seed), out / "samples.png")
     chosen = fixed_episodes(test, experiment.task, experiment.shots, LOOKED_AT)
-    for number, (column, model) in enumerate(models.items(), 1):
-        if isinstance(model, AttentionPixelCNN):
-            name = number if "/" in column else column
-            save_figure(draw_attention(model, chosen), out / f"{f'{name}-' * (len(runs) > 1)}attention.png")
+    save_attention(models, chosen, out)
 
 # %% ../nbs/17_cli.ipynb #72add59b
 def count(
@@ -420,6 +430,13 @@ def describe_others(
                 known.append(path)
     return rows
 
+# %% ../nbs/17_cli.ipynb #0736181e
+def fetch_set(name: str):
+    "Fetch a data set into the data folder."
+    offered = [other for other, data in DATA.items() if data.urls]
+    check(name in offered, f"{name!r} can't be downloaded; {', '.join(offered)} can.")
+    fetch(DATA[name].urls, data_folder() / name)
+
 # %% ../nbs/17_cli.ipynb #20300b5b
 def data_command(
     download: str | None = None,
@@ -434,9 +451,7 @@ def data_command(
     if json is not None:
         check_writable(json)
     if download is not None:
-        offered = [name for name, data in DATA.items() if data.urls]
-        check(download in offered, f"{download!r} can't be downloaded; {', '.join(offered)} can.")
-        fetch(DATA[download].urls, data_folder() / download)
+        fetch_set(download)
     root = data_folder()
     print(f"data folder: {root}\ncache: {cache_folder()}")
     rows, known = [], []

@@ -72,7 +72,7 @@ def evaluate(
     }
     return (origin(model) | row if model.experiment else row), nats
 
-
+# %% ../nbs/16_evaluation.ipynb #08ffa5fb
 def with_error(
     row: dict,  # of results.json
 ) -> str:

@@ -528,7 +528,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data_command,
 }  # chapter 18 adds bench
 
-
+# %% ../nbs/17_cli.ipynb #470443a5
 def _is_model(each):
     is_class = isinstance(each, type) and issubclass(each, FewShotModel)
     return is_class and issubclass(each.config_class, BodyConfig)
@@ -549,7 +549,7 @@ def check_registries(name: str) -> None:
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
             )
 
-
+# %% ../nbs/17_cli.ipynb #daa96723
 def import_modules(args: Sequence[str]) -> list[str]:
     """Import what registers models, tasks, data sets and losses; returns the other arguments.
 

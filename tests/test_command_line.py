@@ -38,6 +38,11 @@ def tiny_run(run_cli, tmp_path_factory):
 def test_help(fsgen):
     code, out, _ = fsgen("--help")
     assert code == 0 and all(name in out for name in cli.COMMANDS) and out.count("\n") < 24
+    code, same, _ = fsgen("--import", "fsgen.bench", "--help")  # not from __main__, but from the commands
+    assert code == 0 and same == out
+    script = "import atexit, sys, fsgen.__main__ as m; atexit.register(lambda: print('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{script}; m.main()"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stderr
     code, out, _ = fsgen("train", "--help")
     out = "".join(out.split())  # lines are broken at hyphens
     assert code == 0 and all(f"{family}-MODEL" in out for family in experiments.FAMILIES)

@@ -1,7 +1,44 @@
-"`python -m fsgen` and `accelerate launch -m fsgen`: the command line with all of its commands."
+"`fsgen`, `python -m fsgen` and `accelerate launch -m fsgen`: the command line with all of its commands."
 
-import fsgen.bench  # noqa: F401  registers the command bench
-from fsgen.cli import main
+import sys
+from importlib.metadata import entry_points
+
+# What `fsgen --help` says, so that it need not wait for torch; a test compares it with the commands.
+ABOUT = """Few-shot autoregressive density estimation.
+`fsgen COMMAND --help` explains a command, `fsgen train --help` lists the experiments.
+`--import MODULE` first imports your module that registers models, tasks, data sets.
+"""
+COMMANDS = {
+    "demo": "Train the paper's models on glyphs, in minutes, with figures.",
+    "train": "Train an experiment, or go on where it was stopped.",
+    "evaluate": "Nats/dim of trained runs, each compared with the first.",
+    "sample": "Draw samples of trained runs side by side.",
+    "data": "Say which data sets are there and how to get others.",
+    "bench": "Speed of sampling and training on this machine.",
+}
+
+
+def show_help():
+    "The help as `fsgen.cli` would show it."
+    import tyro
+
+    sys.stdout.reconfigure(errors="backslashreplace")  # a terminal of ASCII has no bullets
+    app = tyro.extras.SubcommandApp()
+    for name, about in COMMANDS.items():
+        app.command(lambda: None, name=name, help=about)
+    app.cli(prog="fsgen", description=ABOUT, args=["--help"])
+
+
+def main():
+    "Run the command line; an installed package may register commands of its own, and is asked first."
+    asked = set(sys.argv[1:]) <= {"-h", "--help"} and sys.stdout is not None
+    if asked and not entry_points(group="fsgen"):
+        show_help()
+    import fsgen.bench  # noqa: F401  registers the command bench
+    from fsgen.cli import main
+
+    main()
+
 
 if __name__ == "__main__":
     main()

@@ -130,7 +130,8 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
         folder = out or Path("runs", f"{experiment.name}-{experiment.seed}")
         inside = out or not {"/", ".."} & set(Path(experiment.name).parts)
         check(inside, f"runs/{experiment.name} is no folder in runs; name one by --out.")
-        check(printable(folder) == str(folder), f"{folder} is no name for a run folder: it isn't UTF-8.")
+        shown = printable(folder)
+        check(shown == str(folder), f"{shown} is no name for a run folder: it isn't UTF-8.")
         check_writable(folder / "config.json")
         facts = train(experiment, folder).facts
         PartialState().print(
@@ -527,7 +528,7 @@ COMMANDS: dict[str, Callable[..., None]] = {
     "data": data_command,
 }  # chapter 18 adds bench
 
-
+# %% ../nbs/17_cli.ipynb #470443a5
 def _is_model(each):
     is_class = isinstance(each, type) and issubclass(each, FewShotModel)
     return is_class and issubclass(each.config_class, BodyConfig)
@@ -548,7 +549,7 @@ def check_registries(name: str) -> None:
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
             )
 
-# %% ../nbs/17_cli.ipynb #2b9c993c
+# %% ../nbs/17_cli.ipynb #daa96723
 def import_modules(args: Sequence[str]) -> list[str]:
     """Import what registers models, tasks, data sets and losses; returns the other arguments.
 
@@ -598,12 +599,16 @@ def run_command(args: Sequence[str]) -> None:
 class Spoken(io.FileIO):
     "Standard output or standard error. Where its reader has left (`| head`), the work goes on unheard."
 
+    told = False  # of a full disk: the results are not where they were wanted
+
     def write(self, content: bytes) -> int:
         try:
             return super().write(content)
         except OSError as error:
-            if self.fileno() == 1 and error.errno not in (errno.EPIPE, errno.EIO):
-                raise  # a full disk: the results are not where they were wanted
+            left = self.fileno() == 2 or error.errno in (errno.EPIPE, errno.EIO)
+            if not left and not self.told:
+                self.told = True
+                raise
             return len(content)
 
 

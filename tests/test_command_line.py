@@ -2,17 +2,23 @@
 
 import io
 import json
+import os
 import shutil
 import signal
 import subprocess
+import sys
 import time
 import zipfile
 from dataclasses import replace
 
 import pytest
+from PIL import Image
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from fsgen import cli, experiments
 from fsgen.datasets import DATA, OMNIGLOT_PARTS
+from fsgen.episodes import TASKS
 from fsgen.files import LOCK
 from fsgen.runs import RunFolder
 
@@ -32,6 +38,11 @@ def tiny_run(run_cli, tmp_path_factory):
 def test_help(fsgen):
     code, out, _ = fsgen("--help")
     assert code == 0 and all(name in out for name in cli.COMMANDS) and out.count("\n") < 24
+    code, same, _ = fsgen("--import", "fsgen.bench", "--help")  # not from __main__, but from the commands
+    assert code == 0 and same == out
+    script = "import atexit, sys, fsgen.__main__ as m; atexit.register(lambda: print('torch' in sys.modules))"
+    done = subprocess.run([sys.executable, "-c", f"{script}; m.main()"], capture_output=True, text=True)
+    assert done.returncode == 0 and done.stdout.endswith("False\n"), done.stderr
     code, out, _ = fsgen("train", "--help")
     out = "".join(out.split())  # lines are broken at hyphens
     assert code == 0 and all(f"{family}-MODEL" in out for family in experiments.FAMILIES)
@@ -63,6 +74,11 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
     assert [row["split"] for row in rows] == ["test", "train"] * 2
     assert rows[0]["experiment"] == NAME and rows[0]["episodes"] == 40 and rows[0]["steps"] == 200
     assert 0 < rows[0]["stderr"] < rows[0]["nats_per_dim"] < 0.7
+    assert rows[2]["paired"]["run"] == rows[0]["run"] == str(tiny_run) and rows[0]["same_data"]
+
+    code, out, error = fsgen("evaluate", tiny_run, f"{tiny_run}/", "--episodes", 1, "--json", "/dev/null")
+    assert code == 0 and out.count("too few for a standard error") == 4 and "±" not in out, error
+    assert "as one episode has no interval" in out
 
     code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
     assert code == 0, error
@@ -210,6 +226,167 @@ def test_registered_names_are_accepted(run_cli, tmp_path):
 def test_fields_out_of_range(refused, tmp_path, flags, reason):
     assert reason in refused("train", NAME, *flags, "--out", tmp_path / "run")
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    "flags, reason",
+    [
+        (["--layers", 10**9], "layers must be at most 1,000"),
+        (["--planes", 10**6], "planes must be at most 65,536"),
+        (["--planes", 2**16], "planes in all layers would take at least"),
+        (["--planes", 2**16, "--batch", 1, "--accumulate", 1, "--size", 8], "weights would take at least"),
+        (["--size", 10**6], "8 to 64 pixels"),
+        (["--batch", 10**9], "A batch of 1,000,000,000"),
+        (["--shots", 10**9], "shots must be at most 1,000"),
+        (["--steps", 10**12], "steps must be at most"),
+        (["--seed", 2**64], "seed must be at most"),
+        (["--seed", -1], "seed must be at least 0"),
+        (["--learning-rate", "inf"], "finite number"),
+        (["--learning-rate", 1e39], "finite number"),
+        (["--clip", "nan"], "finite number"),
+        (["--name", "/etc/x"], "no folder in runs"),
+        (["--name", "../x"], "no folder in runs"),
+        (["--out", "\udcff"], "isn't UTF-8"),
+    ],
+)
+def test_absurd_flags(fsgen, monkeypatch, tmp_path, flags, reason):
+    monkeypatch.chdir(tmp_path)
+    code, _, error = fsgen("train", NAME, "--validate", 0, *flags)
+    assert code == 2 and "Traceback" not in error
+    assert reason in " ".join(error.replace("│", " ").split())  # tyro breaks lines in a box
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "line, reason",
+    [
+        (["evaluate", "RUN", "--episodes", 0], "episodes must be at least 1, not 0"),
+        (["evaluate", "RUN", "--episodes", -1], "episodes must be at least 1, not -1"),
+        (["evaluate", "RUN", "MISSING"], "MISSING is not there"),
+        (["evaluate", "RUN", "--json", "."], "it is a folder"),
+        (["evaluate", "RUN", "--json", "RUN/config.json/x"], "config.json is no folder"),
+        (["evaluate", "RUN", "--root", "/"], "read from no root"),
+        (["sample", "RUN", "--seed", 2**64], "below 2**64"),
+        (["sample", "RUN", "--episodes", 10**12], "rows and 5 columns is too large"),
+        (["sample", "RUN", "--samples", 10**9], "1 rows and 1,000,000,002 columns is too large"),
+        (["sample", "RUN", "RUN"], "named twice"),
+        (["sample", "RUN", "--out", "RUN/config.json"], "config.json is no folder"),
+        (["data", "--json", "."], "it is a folder"),
+        (["data", "--download", ""], "can't be downloaded"),
+    ],
+)
+def test_refused_before_the_work(refused, tiny_run, monkeypatch, line, reason):
+    def work(*_):
+        raise AssertionError("it has begun")
+
+    for name in ("evaluate", "sample_sheet", "describe"):
+        monkeypatch.setattr(cli, name, work)
+    if line[0] == "sample" and "--episodes" not in line:
+        line = [*line, "--episodes", 1]
+    assert reason in refused(*(str(word).replace("RUN", str(tiny_run)) for word in line))
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_full_memory(refused, tiny_run, monkeypatch, error):
+    def fill(*_):
+        raise error
+
+    monkeypatch.setattr(cli, "evaluate", fill)
+    assert refused("evaluate", tiny_run) == f"fsgen: {cli.FULL}"
+
+
+def put_squares(folder, shade):
+    "Five classes of three photographs."
+    for k in range(15):
+        path = folder / f"{'abcde'[k % 5]}/{k}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (10, 10), (shade, 17 * k, 0)).save(path)
+
+
+def test_where_the_data_are(fsgen, refused, monkeypatch, tmp_path):
+    monkeypatch.setenv("FSGEN_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("FSGEN_CACHE", str(tmp_path / "cache"))
+    for place, shade in (("here/photos.v1", 0), ("here/photos.v2", 200), ("there/photos.v1", 255)):
+        put_squares(tmp_path / place, shade)
+    monkeypatch.chdir(tmp_path / "here")
+    line = "--data folder --task products --levels 2 --shots 1 --steps 1".split() + TINY
+    for name in ("v1", "v2"):
+        code, _, error = fsgen("train", *line, "--root", f"photos.{name}/", "--out", f"lr-0.{name}/same")
+        assert code == 0, error
+    few = ["--episodes", 2, "--json", tmp_path / "results.json"]
+    code, out, error = fsgen("evaluate", "lr-0.v1/same", "lr-0.v2/same", *few)
+    assert code == 0 and "different test episodes" in out and "trained on other" not in error
+    rows = json.loads((tmp_path / "results.json").read_text())
+    assert [row["data"] for row in rows] == ["photos.v1"] * 2 + ["photos.v2"] * 2
+    assert len({row["images"] for row in rows}) == 4 and rows[0]["run"] == "lr-0.v1/same"
+    assert cli.table(rows).count(" ± ") == 4
+
+    monkeypatch.chdir(tmp_path / "there")  # the same name is another set
+    run = "../here/lr-0.v1/same"
+    code, out, error = fsgen("evaluate", run, run, *few)
+    assert code == 0 and f"{run} was trained on other images" in error and "paired" not in out
+    assert not json.loads((tmp_path / "results.json").read_text())[0]["same_data"]
+    code, out, error = fsgen("evaluate", run, "--root", "../here/photos.v1", *few)
+    assert code == 0 and "other images" not in error
+
+    shared = shutil.copy(f"{run}/weights.safetensors", tmp_path / "shared.safetensors")
+    assert "photos.v1" in refused("evaluate", shared) and not (tmp_path / "data/photos.v1").exists()
+    for root in ("/", "..", "~", "a/b", str(tmp_path / "here/photos.v1")):
+        with safe_open(shared, "pt") as file:
+            facts = json.loads(file.metadata()["fsgen"])
+        facts["experiment"]["root"] = root
+        save_file(load_file(shared), shared, {"fsgen": json.dumps(facts)})
+        assert "say where the data are by --root" in refused("evaluate", shared)
+    code, _, error = fsgen("sample", shared, "--root", "photos.v1", "--episodes", 1, "--samples", 1)
+    assert code == 0 and "other images" in error
+
+
+def test_names_on_a_sheet(fsgen, tiny_run, tmp_path):
+    runs = [tmp_path / name for name in ("a/$x_$", "a-b/support", "c/support")]
+    for run in runs:
+        shutil.copytree(tiny_run, run)
+    line = ["--episodes", 1, "--samples", 1, "--out", tmp_path / "out"]
+    code, _, error = fsgen("sample", *runs, *line)
+    assert code == 0, error
+    drawn = {path.name for path in (tmp_path / "out").iterdir()}
+    assert drawn == {"samples.png", "1-attention.png", "2-attention.png", "3-attention.png"}
+
+
+@pytest.mark.parametrize(
+    "module, said",
+    [
+        ("raise SystemExit(0)", "failed with SystemExit"),
+        ("from fsgen.experiments import MODELS as R; R['x'] = 3", "= 3, which is no FewShotModel"),
+        ("from fsgen.episodes import TASKS as R; R['x'] = 3", "TASKS['x'] = 3, which is no Callable"),
+        ("from fsgen.datasets import DATA as R; R['x'] = print", "which is no DataSet"),
+        ("from fsgen.experiments import FAMILIES as R; R.clear()", "leaves FAMILIES empty"),
+    ],
+)
+def test_import_of_no_use(refused, monkeypatch, tmp_path, module, said):
+    (tmp_path / "hostile.py").write_text(module)
+    monkeypatch.chdir(tmp_path)
+    for registry in (experiments.MODELS, experiments.FAMILIES, TASKS, DATA):  # as they were, afterwards
+        for name in list(registry):
+            monkeypatch.setitem(registry, name, registry[name])
+        monkeypatch.setitem(registry, "x", registry[name])
+    monkeypatch.delitem(sys.modules, "hostile", raising=False)
+    assert said in refused("train", "--import", "hostile", "--help")
+
+
+def test_streams_that_can_t_take_it(command, tiny_run, tmp_path):
+    out = tmp_path / "results.json"
+    line = " ".join([*map(str, command), f"evaluate {tiny_run} {tiny_run} --episodes 2 --json {out}"])
+    odd = {"PYTHONIOENCODING": "ascii", "PYTHONOPTIMIZE": "2"}
+    for how, code in ((f"{line} | head -n 1", 0), (f"{line} >&- 2>&-", 0), (f"{line} > /dev/full", 2)):
+        out.unlink(missing_ok=True)
+        done = subprocess.run(
+            ["bash", "-o", "pipefail", "-c", how], env=os.environ | odd, capture_output=True, text=True
+        )
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+        assert out.exists() == (code == 0)
+        if "head" in how:
+            assert "\\xb1" in done.stdout and not done.stderr
+    assert "No space left" in done.stderr and "Exception ignored" not in done.stderr
 
 
 def test_too_few_images(refused, tmp_path):

@@ -38,7 +38,7 @@ from torch import Tensor
 
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
-from .datasets import DATA, DataSet, Listing, list_folder
+from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder
 from .episodes import TASKS, Episode, Splits, fixed_episodes
 from .evaluation import evaluate, pair, sample_sheet, table, with_error
 from fsgen.experiments import (
@@ -54,6 +54,7 @@ from fsgen.experiments import (
 )
 from .files import cache_file, cache_folder, data_folder, expand, left_behind, locate, write
 from .files import download as fetch
+from .gated import BodyConfig
 from .likelihood import InputError, check
 from .plots import attention_path, curves
 from .runs import RunFolder, default_device, load
@@ -128,6 +129,7 @@ def train_command(name: str, named: Experiment) -> Callable[..., None]:
         folder = out or Path("runs", f"{experiment.name}-{experiment.seed}")
         inside = out or not {"/", ".."} & set(Path(experiment.name).parts)
         check(inside, f"runs/{experiment.name} is no folder in runs; name one by --out.")
+        check(printable(folder) == str(folder), f"{folder} is no name for a run folder: it isn't UTF-8.")
         check_writable(folder / "config.json")
         facts = train(experiment, folder).facts
         PartialState().print(
@@ -405,11 +407,16 @@ def describe_others(
             name = str(path.relative_to(root))
             if not (root / name.removesuffix(".zip")).is_dir():  # else the zip has to be named in full
                 name = name.removesuffix(".zip")
-            with contextlib.suppress(InputError):  # not images, then
+            try:
                 row, paths = describe(name, list_folder(path))
                 print(f"{name}: train on it by --data folder --root {shlex.quote(name)}")
                 known += paths
                 rows.append(row)
+            except NoImagesError:
+                pass
+            except InputError as error:  # it may be a data set, and can't be read
+                print(f"{name}: {error}")
+                known.append(path)
     return rows
 
 # %% ../nbs/17_cli.ipynb #20300b5b
@@ -506,6 +513,11 @@ COMMANDS: dict[str, Callable[..., None]] = {
 }  # chapter 18 adds bench
 
 
+def _is_model(each):
+    is_class = isinstance(each, type) and issubclass(each, FewShotModel)
+    return is_class and issubclass(each.config_class, BodyConfig)
+
+
 def check_registries(name: str) -> None:
     "`InputError` if an imported module has registered what is of no use."
     for registry, kind, entries in (
@@ -513,9 +525,9 @@ def check_registries(name: str) -> None:
         ("LOSSES", Callable, LOSSES), ("EXPERIMENTS", Experiment, EXPERIMENTS),
         ("FAMILIES", Family, FAMILIES), ("COMMANDS", Callable, COMMANDS),
     ):  # fmt: skip
+        check(bool(entries), f"{name} leaves {registry} empty.")
         for key, each in entries.items():
-            is_class = isinstance(each, type) and entries is MODELS
-            right = issubclass(each, kind) if is_class else isinstance(each, kind)
+            right = _is_model(each) if entries is MODELS else isinstance(each, kind)
             check(
                 isinstance(key, str) and bool(key) and right,
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
@@ -623,6 +635,6 @@ def main() -> None:
     except (InputError, OSError) as error:
         code, said = 2, str(error)
     except KeyboardInterrupt as stop:
-        code, said = 130, f"{stop or 'Stopped.'} Run the same command to go on."
+        code, said = 130, f"{str(stop) or 'Stopped.'} Run the same command to go on."
     print(f"fsgen: {said}", file=sys.stderr)
     sys.exit(code)

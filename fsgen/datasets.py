@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['PARTS', 'OMNIGLOT_PARTS', 'OMNIGLOT_DRAWINGS', 'OMNIGLOT_URL', 'OMNIGLOT_TEST_ALPHABETS', 'DATA', 'Source', 'Listing',
-           'by_folder', 'photograph', 'read_splits', 'read_photographs', 'by_part', 'list_folder', 'hold_out',
-           'list_omniglot', 'pool_ink', 'drawing', 'omniglot', 'list_imagenet', 'listed', 'list_tiny_imagenet',
-           'list_stanford_online_products', 'DataSet', 'photographs']
+           'by_folder', 'photograph', 'read_splits', 'read_photographs', 'by_part', 'NoImagesError', 'list_folder',
+           'hold_out', 'list_omniglot', 'pool_ink', 'drawing', 'omniglot', 'list_imagenet', 'listed',
+           'list_tiny_imagenet', 'list_stanford_online_products', 'DataSet', 'photographs']
 
 # %% ../nbs/11_datasets.ipynb #e51fc156
 import os
@@ -29,7 +29,7 @@ from torch import Tensor
 
 from .episodes import ImageSet, Splits, glyphs
 from .files import Files, expand, few, locate, open_image, read_images
-from .likelihood import check
+from .likelihood import InputError, check
 
 # %% ../nbs/11_datasets.ipynb #b656c49c
 class Source(NamedTuple):
@@ -189,6 +189,10 @@ def _left_out(files, taken):  # in words, by endings and by names
     )
 
 
+class NoImagesError(InputError):
+    "A folder or zip with too few images to be a data set."
+
+
 def list_folder(
     root: Path | str | None = None,  # folder or zip, or the name of one in `data_folder()`
 ) -> Listing:
@@ -197,7 +201,8 @@ def list_folder(
     path = expand(root)
     path = path if os.path.exists(path) else locate(None, str(root), hint=", or give its path")
     files = Files(path)
-    check(len(files.images) >= 5, f"{path} has {len(files.images)} images (jpg, png, ...), and 5 are needed.")
+    if (count := len(files.images)) < 5:
+        raise NoImagesError(f"{path} has {count} images (jpg, png, ...), and 5 are needed.")
     train, test = _split(files.images)
     sizes = {name: len(names) for name, names in train.items()}
     check(
@@ -301,7 +306,11 @@ def list_imagenet(
     files = Files(path)
     inside = files.inner("train/")
     train, val = (
-        {wnid: names for wnid, names in by_folder(files.images, f"{inside}{part}/").items() if wnid}
+        {
+            wnid: names
+            for wnid, names in by_folder(files.images, f"{inside}{part}/").items()
+            if wnid and "/" not in wnid
+        }
         for part in ("train", "val")
     )
     check(

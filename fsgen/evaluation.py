@@ -25,18 +25,18 @@ from .training import episode_nats
 
 # %% ../nbs/16_evaluation.ipynb #1a18bfa3
 def origin(model: FewShotModel) -> dict:
-    "What a row says of how a model was made."
+    "What a row says of how a model was made, as far as its weights tell."
     experiment, facts = model.experiment, model.facts
     return {
         "experiment": experiment.name,
         "model": experiment.model,
         "task": experiment.task,
         "data": str(Path(experiment.root)) if experiment.data == "folder" else experiment.data,
-        "steps": facts["steps"],
-        "seconds": facts["seconds"],
+        "steps": facts.get("steps"),
+        "seconds": facts.get("seconds"),
         "seed": experiment.seed,
-        "commit": facts["commit"],
-        "device": facts["device"],
+        "commit": facts.get("commit"),
+        "device": facts.get("device"),
         "config": experiment.record(),
     }
 

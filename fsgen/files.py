@@ -81,12 +81,13 @@ def locate(
     if os.path.isfile(root):
         return root
     folders = (path for path in root.glob("*") if os.path.isdir(path) and not left_behind(path.name))
+    folders = folders if os.path.isdir(root) else ()  # a name can be too long to be looked for
     for place in (root, *sorted(folders)):
         for name in names:
             for path in (place / name, place / f"{name}.zip"):
                 if os.path.exists(path):
                     return path
-    if sign and any(root.glob(sign)):
+    if sign and os.path.isdir(root) and any(root.glob(sign)):
         return root
     raise InputError(
         f"{' or '.join(names)} (folder or zip) is not in {root} nor in a folder there; "

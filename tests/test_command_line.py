@@ -96,6 +96,7 @@ def test_demo(fsgen, tmp_path, monkeypatch):
 
 def test_bench(fsgen, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("fsgen.bench.MATRIX", 256)  # 2048 takes a minute in bf16 where it is emulated
+    monkeypatch.setattr("fsgen.bench.BATCHES", (1, 2))
     small = ("--layers", 1, "--colour-layers", 2, "--rounds", 1)
     code, out, error = fsgen("bench", *small, "--json", tmp_path / "bench.json")
     assert code == 0, error
@@ -107,6 +108,7 @@ def test_bench(fsgen, refused, tmp_path, monkeypatch):
     assert min(bench["sampling_speedup_colour"], bench["sampling_over_forward_colour"]) > 0
     assert min(bench["train_fraction_of_peak"], bench["train_fraction_of_peak_12x24_bf16"]) > 0
     assert bench["images_per_second"]["train 12x24, bf16"] == 16 / seconds["train 12x24, bf16"]
+    assert bench["sampling_by_batch"]["2"]["images_per_second"] == 2 / seconds["sample, batch 2"]
     assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
     assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
     assert min(seconds.values()) > 0 and {"plain", "meta"} <= bench["peak_megabytes"].keys()

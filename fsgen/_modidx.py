@@ -400,6 +400,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.training.average_decay': ('training.html#average_decay', 'fsgen/training.py'),
                                 'fsgen.training.check_launch': ('training.html#check_launch', 'fsgen/training.py'),
                                 'fsgen.training.episode_nats': ('training.html#episode_nats', 'fsgen/training.py'),
+                                'fsgen.training.keep_memory': ('training.html#keep_memory', 'fsgen/training.py'),
                                 'fsgen.training.loop': ('training.html#loop', 'fsgen/training.py'),
                                 'fsgen.training.make_accelerator': ('training.html#make_accelerator', 'fsgen/training.py'),
                                 'fsgen.training.make_optimizer': ('training.html#make_optimizer', 'fsgen/training.py'),

@@ -31,6 +31,7 @@ from .likelihood import check, nll
 from .meta import MetaConfig, MetaPixelCNN
 from .runs import commit, default_device, device_name
 from .sampling import sample
+from .training import keep_memory
 
 # %% ../nbs/18_bench.ipynb #12e9aaba
 BENCHED = 16  # images that a timed step trains on or draws
@@ -280,6 +281,7 @@ def images_per_second(medians: dict[str, float]) -> dict[str, float]:
 # %% ../nbs/18_bench.ipynb #1508fdd7
 def bench_seconds(layers: int, rounds: int, compiled: bool) -> dict[str, float]:
     "Print and return the median time of each kind of step."
+    keep_memory()  # as a training does
     medians = {}
     for kinds in (sampling_steps(layers), training_steps(layers, compiled), meta_steps(layers)):
         medians |= median_seconds(kinds, rounds)

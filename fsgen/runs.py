@@ -32,7 +32,7 @@ from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
 from .experiments import Experiment, build
-from .files import locked, make_folder, write
+from .files import expand, locked, make_folder, write
 from .likelihood import InputError, check
 
 # %% ../nbs/13_runs.ipynb #f0f6188e
@@ -202,7 +202,7 @@ class RunFolder:
     """
 
     def __init__(self, path: Path | str):
-        self.path, self.owner = Path(path), None  # what `lock` holds while this process owns the folder
+        self.path, self.owner = expand(path), None  # what `lock` holds while this process owns the folder
         self.weights = self.path / "weights.safetensors"
         try:
             str(path).encode()
@@ -404,7 +404,7 @@ def load(
     device: torch.device | str = "cpu",
 ) -> FewShotModel:
     "A trained model from its weights; its `experiment` and `facts` say what it is and how it was made."
-    path = Path(path)
+    path = expand(path)
     path = path / "weights.safetensors" if path.is_dir() else path
     check(
         path.is_file(),

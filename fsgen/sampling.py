@@ -501,10 +501,10 @@ def sample(
     u = torch.rand(*shape, generator=generator, dtype=torch.float32)
     return CachedSampler(model, support, samples).draw(*(part.to(device) for part in (u, *kept)))
 
-# %% ../nbs/15_sampling.ipynb #d4577553
+# %% ../nbs/15_sampling.ipynb #22dd0030
 TIE = 2e-6  # from a border between two levels, within which rounding decides
 
-
+# %% ../nbs/15_sampling.ipynb #d4577553
 @torch.no_grad()
 def assert_same_pixels(
     model: FewShotModel,

@@ -520,8 +520,7 @@ def assert_same_pixels(
     than float32's precision: rounding then moves the borders themselves.
     """
     dtype = next(model.parameters()).dtype
-    wide = dtype in (torch.float32, torch.float64)
-    check(wide, f"Pixels can be compared in float32 or float64: in {dtype} both samplers round too much.")
+    check(dtype.itemsize >= 4, f"Compare in float32 or float64: in {dtype} both samplers round too much.")
     shape, device = (len(support) * samples, *model.shape), model.device
     logits, noise = partial(model.logits, context=model.context(support.to(device))), torch.Generator()
     naive = ancestral_sample(logits, shape, noise.manual_seed(seed), device)
@@ -535,10 +534,8 @@ def assert_same_pixels(
         first = differ[image].int().argmax()
         gap = (cdf[image, first] - u[image, first]).abs().min().item()
         if gap >= TIE:  # not an assert, which python -O leaves out
-            raise AssertionError(
-                f"Image {image} parts from the naive loop at dimension {first} of its raster order, "
-                f"where u is {gap:.1e} from a border: rounding can't be the reason."
-            )
+            where = f"Image {image} parts from the naive loop at dimension {first} of its raster order"
+            raise AssertionError(f"{where}, {gap:.1e} from a border: rounding can't be the reason.")
     return len(parted)
 
 # %% ../nbs/15_sampling.ipynb #ca6ef47e

@@ -297,8 +297,10 @@ def bench_memory(layers: int, colour_layers: int) -> dict[str, int | None]:  # M
     measured = [(meta_steps, kind, layers) for kind in ("plain", "meta", "meta, a task at a time")]
     measured += [(training_steps, f"train 12x64, {precision}", layers) for precision in PRECISIONS]
     measured += [(colour_steps, kind, colour_layers) for kind in COLOUR]
+    processes = get_context("forkserver")
+    processes.set_forkserver_preload(["fsgen.bench"])  # torch is imported once for all of them
     for kinds, kind, depth in measured:
-        with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        with ProcessPoolExecutor(1, processes) as pool:
             memory[kind] = pool.submit(peak_memory, kinds, kind, depth).result()
         print(f"{kind:32} peak memory {memory[kind]} MB")
     return memory

@@ -87,7 +87,7 @@ def lab(tmp_path_factory):
             server.wait()
 
 
-# those with a slider that run in seconds; nbval runs the others, too
+# the quicker ones of those with a slider; nbval runs the others, too
 @pytest.mark.parametrize("chapter", ["01_masks", "03_episodes"])
 def test_slider_redraws_figure(browser, lab, chapter):
     try:

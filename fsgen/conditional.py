@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIRST_SUPPORT_KERNEL', 'SUPPORT_KERNEL', 'SupportEncoder', 'check_images', 'FewShotModel', 'Summary',
-           'ConditionalConfig', 'ConditionalPixelCNN']
+           'ConditionalConfig', 'ConditionalPixelCNN', 'Nothing', 'NoSupportPixelCNN']
 
 # %% ../nbs/04_conditional.ipynb #45c6ae24
 from collections.abc import Callable, Sequence
@@ -182,11 +182,41 @@ class ConditionalPixelCNN(FewShotModel):
         config: ConditionalConfig | None = None,
     ):
         super().__init__(shape, levels, config)
-        self.body = PixelCNN(shape[0], levels, self.config, self.config.summary_size)
+        self.body = PixelCNN(shape[0], levels, self.config, self.config.summary_size, self.lookup_planes)
         self.encoder = SupportEncoder(shape, self.config.skip, self.config.summary_size)
+
+    @property
+    def lookup_planes(self) -> int:
+        "Channels of the lookup map that a subclass gives the body, none here."
+        return 0
 
     def encode(self, support: Tensor) -> Summary:
         return Summary(self.encoder(self.body.scale(support)))
 
     def predict(self, images: Tensor, context: Summary) -> Tensor:
         return self.body(self.body.scale(images), context.summary)
+
+# %% ../nbs/04_conditional.ipynb #0c91dfcf
+class Nothing(NamedTuple):
+    "Context of a model that hears no support set."
+
+    nothing: Tensor  # (b, 0)
+
+
+class NoSupportPixelCNN(FewShotModel):
+    "The body alone, whatever the support set: the baseline of every comparison."
+
+    def __init__(
+        self,
+        shape: Sequence[int],  # (c, h, w) of the images
+        levels: int,  # levels a channel takes
+        config: BodyConfig | None = None,
+    ):
+        super().__init__(shape, levels, config)
+        self.body = PixelCNN(shape[0], levels, self.config)
+
+    def encode(self, support: Tensor) -> Nothing:
+        return Nothing(torch.empty(len(support), 0, device=support.device))
+
+    def predict(self, images: Tensor, context: Nothing) -> Tensor:
+        return self.body(self.body.scale(images))

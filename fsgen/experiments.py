@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'OMNIGLOT', 'INNER', 'BRIEF',
-           'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS', 'energy', 'suggest',
-           'Experiment', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'experiment_names',
-           'find_experiment']
+           'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'TABLES',
+           'energy', 'one_of', 'suggest', 'Experiment', 'build', 'read_data', 'check_fits', 'check_memory', 'Family',
+           'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -20,21 +20,25 @@ import torch
 import tyro
 from torch import Tensor
 
-from .attention import AttentionPixelCNN
-from .conditional import ConditionalPixelCNN, FewShotModel
+from .attention import AttentionPixelCNN, MeanImagePixelCNN, PlacesPixelCNN
+from .conditional import ConditionalPixelCNN, FewShotModel, NoSupportPixelCNN
 from .datasets import DATA
-from .episodes import TASKS, Splits, same_class
+from .episodes import TASKS, Splits, held_out, same_class
 from .gated import BodyConfig, Settings
 from .likelihood import InputError, check, energy_score, nll
 from .meta import MetaPixelCNN
-from .union import AttentiveMetaPixelCNN
+from .union import CopyingPixelCNN, PlaceMetaPixelCNN
 
 # %% ../nbs/12_experiments.ipynb #69a68182
 MODELS: dict[str, type[FewShotModel]] = {
+    "no-support": NoSupportPixelCNN,
     "conditional": ConditionalPixelCNN,
+    "places": PlacesPixelCNN,
+    "mean-image": MeanImagePixelCNN,
     "attention": AttentionPixelCNN,
+    "copying": CopyingPixelCNN,
     "meta": MetaPixelCNN,
-    "attentive-meta": AttentiveMetaPixelCNN,
+    "place-meta": PlaceMetaPixelCNN,
 }
 
 
@@ -46,7 +50,7 @@ def energy(logits: Tensor, images: Tensor) -> Tensor:  # (b, levels, c, h, w), (
 LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"nll": nll, "energy": energy}
 
 # %% ../nbs/12_experiments.ipynb #d5da2fe4
-def _one_of(registry: dict) -> object:
+def one_of(registry: dict) -> object:
     "For the command line: the names that are registered when it is read, not when this is imported."
     return tyro.conf.arg(
         constructor_factory=lambda: Literal[tuple(registry)],
@@ -70,16 +74,16 @@ class Experiment(Settings):
     "All that decides a run. `settings` are those of the model, its defaults if none are given."
 
     name: str = "custom"  # what results call it
-    data: Annotated[str, _one_of(DATA)] = "glyphs"  # data set
-    task: Annotated[str, _one_of(TASKS)] = "characters"  # how episodes are made
-    model: Annotated[str, _one_of(MODELS)] = "attention"  # how the support set speaks
+    data: Annotated[str, one_of(DATA)] = "glyphs"  # data set
+    task: Annotated[str, one_of(TASKS)] = "characters"  # how episodes are made
+    model: Annotated[str, one_of(MODELS)] = "attention"  # how the support set speaks
     shots: int = 4  # images in a support set
     size: int = 16  # side of the images, pixels
     levels: int = 256  # photographs: levels of a colour channel, a power of two; drawings have 2
     # where the data set is, if not in the data folder; for data=folder, a folder or zip of your images
     root: str = ""
     settings: BodyConfig = field(default=None)  # of the model, its `config_class`
-    loss: Annotated[str, _one_of(LOSSES)] = "nll"  # what training descends; nats/dim are measured anyway
+    loss: Annotated[str, one_of(LOSSES)] = "nll"  # what training descends; nats/dim are measured anyway
     steps: int = 8_000  # optimizer steps
     batch: int = 16  # support sets a step
     targets: int = 1  # target images for each support set in training; tests have one
@@ -92,6 +96,7 @@ class Experiment(Settings):
     precision: Literal["float32", "bf16"] = "float32"  # bf16 is autocast; the weights stay float32
     checkpoint_every: int = 500  # steps from checkpoint to checkpoint
     validate: int = 256  # test episodes measured at each checkpoint, for the curve only; 0 for none
+    held_out: bool = False  # to make a choice: train without a fifth of the classes, and test on these
     seed: int = 0  # of the weights and of the training episodes
 
     def __post_init__(self):
@@ -183,7 +188,10 @@ def build(
 
 # %% ../nbs/12_experiments.ipynb #6af73d62
 def read_data(experiment: Experiment) -> Splits:
-    "The experiment's data set; `InputError` if it doesn't take what the experiment sets."
+    """The experiment's data set; with `held_out`, the two parts of its training classes.
+
+    `InputError` if it doesn't take what the experiment sets.
+    """
     read = DATA[experiment.data].read
     takes = signature(read).parameters
     options = {"root": experiment.root or None, "levels": experiment.levels}
@@ -193,6 +201,8 @@ def read_data(experiment: Experiment) -> Splits:
         f"{experiment.data} has drawings of 2 levels; leave levels={experiment.levels} out.",
     )
     splits = read(experiment.size, **{name: value for name, value in options.items() if name in takes})
+    if experiment.held_out:
+        splits = held_out(splits.train)
     if TASKS[experiment.task] is same_class:
         _check_classes(experiment, splits)
     return splits
@@ -276,7 +286,7 @@ GLYPHS = dict(
 # %% ../nbs/12_experiments.ipynb #81c4d6a2
 OMNIGLOT = dict(data="omniglot", size=26, precision="bf16")
 # An inner step costs more than a target does, so the models that take one share it among four targets.
-INNER = {model: dict(batch=4, targets=4) for model in ("meta", "attentive-meta")}
+INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
 BRIEF = OMNIGLOT | dict(
     steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100
 )  # the same for all models, an hour for the four of them on two cores
@@ -317,6 +327,52 @@ FAMILIES: dict[str, Family] = {
     "products-32": Family(PRODUCTS),
 }
 EXPERIMENTS: dict[str, Experiment] = {"custom": Experiment()}  # of no family; `fsgen train` without a name
+
+# %% ../nbs/12_experiments.ipynb #4884c881
+RATES = (3e-3, 7e-3, 1.5e-2)  # of which a row takes the best
+
+
+@dataclass(frozen=True)
+class Table:
+    "Experiments that answer one question together."
+
+    family: str  # name in FAMILIES, what all rows have in common
+    # by name: what each row changes; the model is that of the row's name if none is given
+    rows: dict[str, dict[str, Any]]
+    to: str  # the row that the others are compared with
+    seeds: int = 3  # trainings of each row
+
+    def experiment(self, row: str, **changes: Any) -> Experiment:
+        "The experiment of a row, with some fields changed."
+        own = self.rows[row] | changes
+        base = FAMILIES[self.family].experiment(f"{self.family}-{row}", own.pop("model", row))
+        return base.vary(**own)
+
+    def trainings(self) -> list[Experiment]:
+        "Every row from every seed; a name ends with the seed."
+        made = [self.experiment(row, seed=seed) for seed in range(self.seeds) for row in self.rows]
+        return [replace(e, name=f"{e.name}-{e.seed}") for e in made]
+
+    def rates(self) -> list[Experiment]:
+        "Every row at every one of `RATES`, on held-out training classes."
+        made = [self.experiment(row, learning_rate=rate, held_out=True) for row in self.rows for rate in RATES]
+        return [replace(e, name=f"{e.name}-rate-{e.learning_rate:g}") for e in made]
+
+
+TABLES: dict[str, Table] = {
+    "glyphs-4shot": Table(
+        "glyphs-4shot",
+        {
+            "no-support": {}, "conditional": {}, "places": {}, "mean-image": {},
+            "attention-uniform": dict(model="attention", start="uniform"),
+            "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
+            "copying-output-error": dict(model="copying", value="output error"),
+            "copying-error": dict(model="copying", value="error"),
+            "copying-patch-and-error": dict(model="copying", value="patch and error"),
+        },
+        to="attention",
+    ),
+}  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #8c64b9a8
 def experiment_names() -> list[str]:

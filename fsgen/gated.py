@@ -21,8 +21,11 @@ from .masks import HorizontalConv2d, VerticalConv2d
 # %% ../nbs/02_gated.ipynb #2429c6f3
 def gate(x: Tensor) -> Tensor:  # (b, 2p, h, w) -> (b, p, h, w)
     "The gated unit: tanh of the first half of the channels times sigmoid of the second."
-    what, whether = x.chunk(2, 1)
-    return torch.tanh(what) * torch.sigmoid(whether)
+    planes = x.shape[1] // 2
+    factors = x.new_ones(2 * planes, 1, 1)
+    factors[:planes] = -2
+    what, whether = (x * factors).sigmoid().chunk(2, 1)
+    return torch.addcmul(whether, what, whether, value=-2)  # (1 - 2 what) * whether
 
 # %% ../nbs/02_gated.ipynb #c83bf383
 KERNEL = 3  # side of the kernels of a gated layer
@@ -178,6 +181,18 @@ class PixelCNN(nn.Module):
         "Integer levels (..., c, h, w) -> floats in [-1, 1]."
         return images.to(self.vertical.weight.dtype) * (2 / (self.levels - 1)) - 1
 
+    def first_half(
+        self,
+        x: Tensor,  # scaled images (b, c, h, w)
+        summary: Tensor | None = None,  # (b, summary_size)
+    ) -> tuple[Tensor, Tensor, Tensor | int]:  # both (b, planes, h, w), and (b, skip, h, w)
+        "The two stacks below the middle layer, and the sum of the skips so far."
+        v, h, total = self.vertical(x), self.horizontal(x), 0
+        for layer in self.layers[: self.middle]:
+            v, h, skip = layer(v, h, summary)
+            total = total + skip
+        return v, h, total
+
     def features(
         self,
         x: Tensor,  # scaled images (b, c, h, w)
@@ -185,11 +200,9 @@ class PixelCNN(nn.Module):
         look_up: Callable[[Tensor], Tensor] | None = None,  # (b, planes, h, w) -> (b, lookup_planes, h, w)
     ) -> Tensor:  # (b, skip, h, w), each pixel from earlier pixels only
         "The penultimate features: the sum of the layers' skips."
-        v, h = self.vertical(x), self.horizontal(x)
-        total, lookup = 0, None
-        for i, layer in enumerate(self.layers):
-            if look_up is not None and i == self.middle:
-                lookup = look_up(h)
+        v, h, total = self.first_half(x, summary)
+        lookup = None if look_up is None else look_up(h)
+        for layer in self.layers[self.middle :]:
             v, h, skip = layer(v, h, summary, lookup)
             total = total + skip
         return total

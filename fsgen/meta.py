@@ -29,16 +29,17 @@ class InnerLoss(nn.Module):
         self,
         body: PixelCNN,
         learned: bool,  # the norm of g's codes, not the negative log-likelihood
+        stride: int = 2,  # of g's convolutions, pixels
     ):
         super().__init__()
         self.body = body
         self.g = None
         if learned:
             skip = body.heads[0].features.in_channels
-            convs = [nn.Conv2d(skip, skip, 3, stride=2, padding=1) for _ in range(3)]
+            convs = [nn.Conv2d(skip, skip, 3, stride, padding=1) for _ in range(3)]
             self.g = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
 
-    def norm(self, codes: Tensor) -> Tensor:  # (s, skip, ceil(h/8), ceil(w/8)) -> ()
+    def norm(self, codes: Tensor) -> Tensor:  # (s, skip, ...) -> ()
         "Root of the sum of the codes' squares, which are averaged over the supports."
         wide = torch.promote_types(codes.dtype, torch.float32)  # bf16 would round the sum
         return (codes.to(wide).square().mean(0).sum() + 1e-6).sqrt()
@@ -65,7 +66,10 @@ class MetaConfig(BodyConfig):
 
     # what an inner step descends; nll is the support's own negative log-likelihood, as in MAML
     inner_loss: Literal["learned", "nll"] = "learned"
-    inner_rate: float = 0.1  # alpha, the size of an inner step
+    g_stride: int = 2  # of the convolutions of the learned inner loss, 1 or 2 pixels
+    inner_rate: float = 0.1  # alpha, the size of an inner step, at the start if it is learned
+    # alpha for each weight tensor, learned with the rest (Meta-SGD): the same in all inner steps, or one a step
+    learned_rates: Literal["no", "shared", "by step"] = "no"
     inner_steps: int = 1  # number of inner steps
     first_order: bool = False  # let no outer gradient through the inner one
 
@@ -74,6 +78,11 @@ class MetaConfig(BodyConfig):
         self.check_at_least(0, "inner_rate")
         self.check_at_least(1, "inner_steps")
         self.check_at_most(MOST_INNER_STEPS, "inner_steps")
+        check(self.g_stride in (1, 2), f"g_stride must be 1 or 2 pixels, not {self.g_stride}.")
+        check(
+            self.learned_rates == "no" or self.inner_rate > 0,
+            "learned_rates start at inner_rate, and learn by its logarithm; give an inner_rate above 0.",
+        )
         check(
             self.inner_loss == "nll" or not self.first_order,
             "first_order leaves a learned inner loss without a gradient to learn from; use inner_loss='nll'.",
@@ -83,7 +92,9 @@ class MetaConfig(BodyConfig):
 class MetaPixelCNN(FewShotModel):
     "The support set as a gradient step on all weights of the body (paper, section 3.2)."
 
-    config_class = MetaConfig
+    config_class: type[MetaConfig] = MetaConfig
+    body_class: type[PixelCNN] = PixelCNN
+    loss_class: type[InnerLoss] = InnerLoss
 
     def __init__(
         self,
@@ -92,13 +103,24 @@ class MetaPixelCNN(FewShotModel):
         config: MetaConfig | None = None,
     ):
         super().__init__(shape, levels, config)
-        learned = self.config.inner_loss == "learned"
+        config = self.config
+        learned = config.inner_loss == "learned"
         check(
-            not learned or min(shape[1:]) >= SMALLEST,
+            not learned or config.g_stride == 1 or min(shape[1:]) >= SMALLEST,
             f"The learned inner loss halves its images three times and needs at least {SMALLEST}x{SMALLEST} "
             f"pixels, not {shape[1]}x{shape[2]}; use inner_loss='nll'.",
         )
-        self.inner_loss = InnerLoss(PixelCNN(shape[0], levels, self.config), learned)
+        body = self.body_class(shape[0], levels, config)
+        self.inner_loss = self.loss_class(body, learned, config.g_stride)
+        self.log_rates = None
+        if config.learned_rates != "no":
+            steps = config.inner_steps if config.learned_rates == "by step" else 1
+            rates = torch.tensor([self.first_rate(name) for name, _ in body.named_parameters()])
+            self.log_rates = nn.Parameter(rates.log().repeat(steps, 1))  # (steps, weight tensors)
+
+    def first_rate(self, name: str) -> float:
+        "Alpha for the weight tensor of that name, before it is learned."
+        return self.config.inner_rate
 
     @property
     def body(self) -> PixelCNN:
@@ -111,21 +133,29 @@ class MetaPixelCNN(FewShotModel):
         parts = weights.split([p.numel() for p in named.values()])
         return {name: part.view(named[name].shape) for name, part in zip(named, parts, strict=True)}
 
+    def rates(self, step: int) -> Tensor | float:  # (n,) or one for all
+        "Alpha of an inner step; a step beyond those that have their own goes like the last of them."
+        if self.log_rates is None:
+            return self.config.inner_rate
+        sizes = torch.tensor([p.numel() for p in self.body.parameters()], device=self.device)
+        rates = self.log_rates[min(step, len(self.log_rates) - 1)].exp()
+        return rates.repeat_interleave(sizes, output_size=sum(p.numel() for p in self.body.parameters()))
+
     def support_loss(self, weights: Tensor, support: Tensor, x: Tensor) -> Tensor:
         "The inner loss of one support set, as levels and scaled (s, c, h, w), under weights (n,)."
         named = {f"body.{name}": value for name, value in self.named(weights).items()}
         return functional_call(self.inner_loss, named, (support, x))
 
-    def inner_step(self, weights: Tensor, support: Tensor, x: Tensor) -> Tensor:
+    def inner_step(self, weights: Tensor, support: Tensor, x: Tensor, rates: Tensor | float) -> Tensor:
         "The weights (n,) after one step down `support_loss`."
         slope = grad(self.support_loss)(weights, support, x)
-        return weights - self.config.inner_rate * (slope.detach() if self.config.first_order else slope)
+        return weights - rates * (slope.detach() if self.config.first_order else slope)
 
     def adapt(self, support: Tensor, x: Tensor) -> Tensor:
         "The fast weights (n,) of one support set, as levels and scaled (s, c, h, w)."
         weights = torch.cat([p.flatten() for p in self.body.parameters()])
-        for _ in range(self.config.inner_steps):
-            weights = self.inner_step(weights, support, x)
+        for step in range(self.config.inner_steps):
+            weights = self.inner_step(weights, support, x, self.rates(step))
         return weights
 
     def encode(self, support: Tensor) -> FastWeights:

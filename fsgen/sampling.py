@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer', 'PixelLayer', 'Lookup',
-           'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'own_weights', 'summary_inputs',
-           'attention_inputs', 'fast_weight_inputs', 'PixelHead', 'CachedSampler', 'sample', 'assert_same_pixels',
-           'fixed_point_sample']
+           'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
+           'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs', 'PixelHead',
+           'CachedSampler', 'sample', 'assert_same_pixels', 'fixed_point_sample']
 
 # %% ../nbs/15_sampling.ipynb #27b09ef8
 # `sample(model, support, samples)` is the entry point; `CachedSampler` does its work, over a `CachedBody`.
@@ -32,12 +32,21 @@ import torch
 from torch import Tensor
 from torch.func import vmap
 
-from .attention import POSITIONS, Attention, AttentionPixelCNN, Memory, positions
-from .conditional import ConditionalPixelCNN, FewShotModel, Summary
+from fsgen.attention import (
+    POSITIONS,
+    Attention,
+    AttentionPixelCNN,
+    MeanImagePixelCNN,
+    Memory,
+    Picture,
+    PlacesPixelCNN,
+    positions,
+)
+from .conditional import ConditionalPixelCNN, FewShotModel, Nothing, NoSupportPixelCNN, Summary
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
-from .union import AttentiveMetaPixelCNN
+from .union import CopyingPixelCNN
 
 # %% ../nbs/15_sampling.ipynb #ce361bb2
 def as_matrix(
@@ -302,11 +311,12 @@ class AttentionLookup:
         memory: Memory,
         shape: Sequence[int],  # (height, width) of the images, pixels
     ):
-        self.attention, self.memory = attention, memory
+        self.attention, self.memory, linear = attention, memory, attention.query.linear
+        temperature = 1 if attention.additive is not None else attention.log_temperature.exp()
         # the query's weights for the features of a pixel (planes, P), and for its place (POSITIONS, P)
-        self.of_features, of_place = attention.query.weight.flatten(1).mT.tensor_split([-POSITIONS])
+        self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-POSITIONS])
         places = positions(*shape, of_place.device).to(of_place.dtype).movedim(0, -1)
-        self.place_queries = places @ of_place + attention.query.bias  # (height, width, P)
+        self.place_queries = places @ of_place + linear.bias * temperature  # (height, width, P)
         self.row_queries = torch.empty_like(self.place_queries[0])  # (width, P), of the row being drawn
 
     def start_row(self, i: int):
@@ -314,14 +324,37 @@ class AttentionLookup:
 
     def __call__(self, h: Tensor, j: int) -> Tensor:
         _, keys, values = self.memory
+        h = self.attention.query.norm(h)
         queries = torch.addmm(self.row_queries[j], h, self.of_features).unflatten(0, (len(keys), -1))
         found = self.attention.scores(queries, keys).softmax(-1) @ values  # (b, samples, P)
         return found.flatten(0, 1)
+
+
+class PictureLookup:
+    "A picture, which every pixel is shown at its own place: `Lookup` for the baselines of chapter 05."
+
+    def __init__(
+        self,
+        picture: Tensor,  # (b*samples, lookup_planes, h, w)
+    ):
+        self.picture = picture
+        self.row = torch.empty_like(picture[:, :, 0])  # (b*samples, lookup_planes, w), of the row being drawn
+
+    def start_row(self, i: int):
+        self.row.copy_(self.picture[:, :, i])
+
+    def __call__(self, h: Tensor, j: int) -> Tensor:
+        return self.row[:, :, j]
 
 # %% ../nbs/15_sampling.ipynb #35254fe5
 def own_weights(model: FewShotModel) -> dict[str, Tensor]:
     "The weights of the model's body, with the leading dimension g = 1."
     return {name: weight[None] for name, weight in model.body.named_parameters()}
+
+
+def nothing_inputs(model: NoSupportPixelCNN, context: Nothing, samples: int) -> BodyInputs:
+    "Nothing but the weights."
+    return BodyInputs(own_weights(model))
 
 
 def summary_inputs(model: ConditionalPixelCNN, context: Summary, samples: int) -> BodyInputs:
@@ -335,6 +368,12 @@ def attention_inputs(model: AttentionPixelCNN, context: Memory, samples: int) ->
     return summary_inputs(model, context, samples)._replace(lookup=lookup)
 
 
+def picture_inputs(model: PlacesPixelCNN, context: Picture, samples: int) -> BodyInputs:
+    "A picture beside the summary: both are repeated for the images of their task."
+    lookup = PictureLookup(context.picture.repeat_interleave(samples, 0))
+    return summary_inputs(model, context, samples)._replace(lookup=lookup)
+
+
 def fast_weight_inputs(model: MetaPixelCNN, context: FastWeights, samples: int) -> BodyInputs:
     "Fast weights: a set of weights for each task, g = b."
     return BodyInputs(vmap(model.named)(context.weights))
@@ -342,10 +381,13 @@ def fast_weight_inputs(model: MetaPixelCNN, context: FastWeights, samples: int) 
 
 # by exact class: what a subclass changes, its parent's entry can't know
 SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], BodyInputs]] = {
+    NoSupportPixelCNN: nothing_inputs,
     ConditionalPixelCNN: summary_inputs,
+    PlacesPixelCNN: picture_inputs,
+    MeanImagePixelCNN: picture_inputs,
     AttentionPixelCNN: attention_inputs,
+    CopyingPixelCNN: attention_inputs,
     MetaPixelCNN: fast_weight_inputs,
-    AttentiveMetaPixelCNN: attention_inputs,
 }
 
 # %% ../nbs/15_sampling.ipynb #b1a7e003

@@ -365,7 +365,7 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
     watched = fixed_episodes(run.splits.test, experiment.task, experiment.shots, count)
     meter = Meter(run)
     bar = {"initial": run.step, "total": experiment.steps, "unit": "images", "unit_scale": meter.images}
-    with tqdm(**bar, disable=not main) as bar:
+    with tqdm(**bar, **({} if main else {"disable": True})) as bar:  # else TQDM_DISABLE decides
         while run.step < experiment.steps:
             meter.sums += run.take_step(training_episodes(run.data, experiment, run.step))
             bar.update()

@@ -163,7 +163,7 @@ class AttentionConfig(ConditionalConfig):
     patch_planes: int = 32  # P, size of a key and of a value
     stride: int = 2  # pixels from patch to patch, 1 or 2
     additive: bool = False  # the paper's additive score, not the scaled dot product
-    # of the dot product: sharp, keys as the queries of their places would be; or uniform, about the same score for all
+    # of the dot product: sharp, keys as the queries of their places would be; or uniform, all scores alike
     start: Literal["sharp", "uniform"] = "sharp"
 
     def __post_init__(self):

@@ -47,6 +47,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                                                                    'fsgen/attention.py'),
                                  'fsgen.attention.PlacesPixelCNN.picture': ('attention.html#placespixelcnn.picture', 'fsgen/attention.py'),
                                  'fsgen.attention.PlacesPixelCNN.predict': ('attention.html#placespixelcnn.predict', 'fsgen/attention.py'),
+                                 'fsgen.attention._read_older': ('attention.html#_read_older', 'fsgen/attention.py'),
                                  'fsgen.attention.additive_scores': ('attention.html#additive_scores', 'fsgen/attention.py'),
                                  'fsgen.attention.dot_product_scores': ('attention.html#dot_product_scores', 'fsgen/attention.py'),
                                  'fsgen.attention.fused_look_up': ('attention.html#fused_look_up', 'fsgen/attention.py'),

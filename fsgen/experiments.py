@@ -273,9 +273,10 @@ class Family:
 
     def experiment(self, name: str, model: str) -> Experiment:
         "The family's experiment for a model, under its name."
-        has = {f.name for cls in (Experiment, MODELS[model].config_class) for f in fields(cls)}
+        default = Experiment().vary(name=name, model=model)
+        has = {f.name for settings in (default, default.settings) for f in fields(settings)}
         changes = {k: v for k, v in self.common.items() if k in has} | self.own.get(model, {})
-        return Experiment().vary(name=name, model=model, **changes)
+        return default.vary(**changes)
 
 # %% ../nbs/12_experiments.ipynb #3670cb6f
 GLYPHS = dict(
@@ -287,9 +288,7 @@ GLYPHS = dict(
 OMNIGLOT = dict(data="omniglot", size=26, precision="bf16")
 # An inner step costs more than a target does, so the models that take one share it among four targets.
 INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
-BRIEF = OMNIGLOT | dict(
-    steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100
-)  # the same for all models, an hour for the four of them on two cores
+BRIEF = OMNIGLOT | dict(steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100)
 
 # %% ../nbs/12_experiments.ipynb #6259dbfa
 INVERSION = dict(
@@ -333,8 +332,8 @@ RATES = (3e-3, 7e-3, 1.5e-2)  # of which a row takes the best
 
 
 @dataclass(frozen=True)
-class Table:
-    "Experiments that answer one question together."
+class Table(Settings):
+    "Experiments that answer one question together. `InputError` for a family or a row that is not there."
 
     family: str  # name in FAMILIES, what all rows have in common
     # by name: what each row changes; the model is that of the row's name if none is given
@@ -342,8 +341,21 @@ class Table:
     to: str  # the row that the others are compared with
     seeds: int = 3  # trainings of each row
 
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.family in FAMILIES, f"There is no family {self.family!r}; {suggest(self.family, FAMILIES)}"
+        )
+        self.check_row(self.to)
+        self.check_at_least(1, "seeds")
+
+    def check_row(self, row: str):
+        "`InputError` unless the table has a row of that name."
+        check(row in self.rows, f"The table has no row {row!r}; {suggest(row, self.rows)}")
+
     def experiment(self, row: str, **changes: Any) -> Experiment:
         "The experiment of a row, with some fields changed."
+        self.check_row(row)
         own = self.rows[row] | changes
         base = FAMILIES[self.family].experiment(f"{self.family}-{row}", own.pop("model", row))
         return base.vary(**own)
@@ -355,7 +367,9 @@ class Table:
 
     def rates(self) -> list[Experiment]:
         "Every row at every one of `RATES`, on held-out training classes."
-        made = [self.experiment(row, learning_rate=rate, held_out=True) for row in self.rows for rate in RATES]
+        made = [
+            self.experiment(row, learning_rate=rate, held_out=True) for row in self.rows for rate in RATES
+        ]
         return [replace(e, name=f"{e.name}-rate-{e.learning_rate:g}") for e in made]
 
 

@@ -15,7 +15,7 @@ __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'g
 # one a task: g is 1 or b); n images for each set, so that b*samples == g*n, in the same order.
 # Names: v is the vertical stack and h the horizontal one, as in chapter 02; (i, j) is a pixel's place.
 #
-# Computed once a run:   weights as matrices, summary biases, the support set's keys and values.
+# Computed once a run:   weights as matrices, summary biases, the support set's keys and values or picture.
 # Computed once a row:   the vertical stack in all layers (`RowLayer`), the row's part of a lookup.
 # Computed once a pixel: the horizontal stack (`PixelLayer`), the lookup, the heads, the level drawn.
 #
@@ -42,7 +42,7 @@ from fsgen.attention import (
     PlacesPixelCNN,
     positions,
 )
-from .conditional import ConditionalPixelCNN, FewShotModel, Nothing, NoSupportPixelCNN, Summary
+from .conditional import ConditionalPixelCNN, FewShotModel, NoSupportPixelCNN, Nothing, Summary
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
@@ -303,7 +303,10 @@ class CachedBody:
 
 # %% ../nbs/15_sampling.ipynb #c6dbd805
 class AttentionLookup:
-    "The lookup of chapter 05, one query an image: `Lookup` for attention."
+    """The lookup of chapter 05, one query an image: `Lookup` for attention.
+
+    The temperature is folded into the query's weights, and the features are normalised first.
+    """
 
     def __init__(
         self,

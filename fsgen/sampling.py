@@ -23,6 +23,8 @@ __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'g
 # A body of yours: its layer stands in `RowLayer` and `PixelLayer`, its head in `PixelHead`. One left
 # neighbour is kept, which is enough for KERNEL = 3. Only `CachedSampler.start_row` runs between rows:
 # the rest of a row may become a CUDA graph, so it must read and write the same memory every time.
+
+# %% ../nbs/15_sampling.ipynb #9efd9b30
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -383,7 +383,7 @@ def fast_weight_inputs(model: MetaPixelCNN, context: FastWeights, samples: int) 
     "Fast weights: a set of weights for each task, g = b."
     return BodyInputs(vmap(model.named)(context.weights))
 
-
+# %% ../nbs/15_sampling.ipynb #6bb343be
 # by exact class: what a subclass changes, its parent's entry can't know
 SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], BodyInputs]] = {
     NoSupportPixelCNN: nothing_inputs,

@@ -273,7 +273,8 @@ def spread(rows: Sequence[dict]) -> float | None:  # None for one row
 
 def seed_table(
     rows: Iterable[dict],  # of results.json, of one split
-    titles: dict[str, str] | None = None,  # of the experiments to show, by name; all under their names if None
+    titles: dict[str, str]
+    | None = None,  # of the experiments to show, by name; all under their names if None
 ) -> str:
     "A Markdown table, the lowest mean first: mean and spread over seeds, error over classes, every figure."
     gathered = by_seed(rows)

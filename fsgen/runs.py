@@ -388,7 +388,7 @@ class RunFolder:
         )
         return None
 
-# %% ../nbs/13_runs.ipynb #09c86036
+# %% ../nbs/13_runs.ipynb #213292e3
 def _check_fit(facts, experiment, shapes):
     "Raise unless the experiment's model takes tensors of these shapes; nothing is allocated."
     try:
@@ -408,7 +408,7 @@ def _check_fit(facts, experiment, shapes):
             f"({reason}); train again."
         ) from error
 
-
+# %% ../nbs/13_runs.ipynb #09c86036
 def load(
     path: Path | str,  # a run folder, or a .safetensors file
     device: torch.device | str = "cpu",

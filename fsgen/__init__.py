@@ -24,7 +24,7 @@ _HOME = {
     "conditional": ["ConditionalConfig", "ConditionalPixelCNN", "FewShotModel"],
     "attention": ["AttentionConfig", "AttentionPixelCNN"],
     "meta": ["MetaConfig", "MetaPixelCNN"],
-    "union": ["AttentiveMetaConfig", "AttentiveMetaPixelCNN"],
+    "union": ["CopyingConfig", "CopyingPixelCNN"],
     "datasets": ["DATA", "DataSet", "omniglot", "photographs"],
     "experiments": ["EXPERIMENTS", "FAMILIES", "LOSSES", "MODELS", "Experiment", "Family", "find_experiment"],
     "runs": ["load"],

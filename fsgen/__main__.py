@@ -14,6 +14,7 @@ COMMANDS = {
     "evaluate": "Nats/dim of trained runs, each compared with the first.",
     "sample": "Draw samples of trained runs side by side.",
     "data": "Say which data sets are there and how to get others.",
+    "reproduce": "Train, measure and compare all rows of a table; run again, it goes on where it was stopped.",
     "bench": "Speed of sampling and training on this machine.",
 }
 

@@ -238,11 +238,13 @@ def _of_one_image(change):  # (b, c, h, w) -> supports of the same shape
 
 SHIFT = 2  # columns
 
-inversion = _of_one_image(lambda target: target.flip(-1))  # the support is the mirrored target (paper, section 4.1)
+inversion = _of_one_image(
+    lambda target: target.flip(-1)
+)  # the support is the mirrored target (paper, section 4.1)
 identity = _of_one_image(lambda target: target)  # it is the target itself
 shift = _of_one_image(lambda target: target.roll(SHIFT, -1))  # it is the target, moved to the right
 
-
+# %% ../nbs/03_episodes.ipynb #1d025aa2
 TASKS: dict[str, Callable[..., Episode]] = {
     "characters": same_class,
     "products": same_class,
@@ -279,10 +281,7 @@ def fixed_classes(
     indices, _ = _fixed_targets(data, episodes, seed)
     return [data.names[label] for label in data.labels.cpu()[indices].tolist()]
 
-# %% ../nbs/03_episodes.ipynb #78135e16
-HELD_OUT = 0.2  # of the training classes, at most
-
-
+# %% ../nbs/03_episodes.ipynb #9c2980ac
 def group(name: str) -> str:
     "The alphabet, script or kind of a class: the folder that it lies in, or else its first word."
     return name.rpartition("/")[0] or name.split(" ")[0]
@@ -297,9 +296,12 @@ def choose(data: ImageSet, classes: Sequence[int]) -> ImageSet:  # ascending
     names = tuple(data.names[k] for k in classes)
     return ImageSet(data.images[kept.to(data.images.device)], labels[kept], names, data.levels)
 
+# %% ../nbs/03_episodes.ipynb #78135e16
+HELD_OUT = 0.2  # of the training classes, at most
+
 
 def held_out(train: ImageSet) -> Splits:
-    """Training classes to learn from, and others to choose by, a fifth of them in whole groups.
+    """Training classes to learn from, and others to choose by, at most a fifth of them, in whole groups.
 
     Which ones is decided by a hash of the group's name. `InputError` if no group is small enough to go.
     """

@@ -42,7 +42,7 @@ def origin(model: FewShotModel) -> dict:
         "config": experiment.record(),
     }
 
-# %% ../nbs/16_evaluation.ipynb #20f86458
+# %% ../nbs/16_evaluation.ipynb #cdcc20ea
 def by_class(
     values: Tensor,  # (n,)
     classes: Sequence[str] | None,  # of each value, by name; if None, each is of a class of its own
@@ -59,7 +59,7 @@ def by_class(
     which = torch.tensor([place[name] for name in classes])
     return values.new_zeros(len(place)).index_add(0, which, values), torch.bincount(which).double()
 
-
+# %% ../nbs/16_evaluation.ipynb #20f86458
 def clustered_error(
     values: Tensor,  # (n,)
     classes: Sequence[str] | None = None,  # see `by_class`
@@ -244,7 +244,7 @@ def comparison(
             ])  # fmt: skip
     return markdown(lines)
 
-# %% ../nbs/16_evaluation.ipynb #26cb1797
+# %% ../nbs/16_evaluation.ipynb #992432e7
 def by_seed(
     rows: Iterable[dict],  # of results.json, of one split
 ) -> dict[str, list[dict]]:  # by what they are called, the lowest mean first
@@ -270,10 +270,11 @@ def spread(rows: Sequence[dict]) -> float | None:  # None for one row
     "Standard deviation of the nats/dim of trainings that differ in their seed."
     return statistics.stdev(row["nats_per_dim"] for row in rows) if len(rows) > 1 else None
 
-
+# %% ../nbs/16_evaluation.ipynb #26cb1797
 def seed_table(
     rows: Iterable[dict],  # of results.json, of one split
-    titles: dict[str, str] | None = None,  # of the experiments to show, by name; all under their names if None
+    titles: dict[str, str]
+    | None = None,  # of the experiments to show, by name; all under their names if None
 ) -> str:
     "A Markdown table, the lowest mean first: mean and spread over seeds, error over classes, every figure."
     gathered = by_seed(rows)

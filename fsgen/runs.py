@@ -16,6 +16,7 @@ import re
 import socket
 import subprocess
 import sys
+import textwrap
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
@@ -147,7 +148,9 @@ def read_header(
         if length > HEADER_BYTES:
             raise ValueError(f"a header of {length} bytes")
         with safe_open(path, "pt") as file:
-            facts = _object(file.metadata()["fsgen"])
+            told = file.metadata() or {}
+            check("fsgen" in told, "it says nothing of a model that `fsgen train` made; train again.")
+            facts = _object(told["fsgen"])
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
         experiment = check_facts(facts)
         check(
@@ -385,9 +388,9 @@ class RunFolder:
         )
         return None
 
-# %% ../nbs/13_runs.ipynb #09c86036
+# %% ../nbs/13_runs.ipynb #213292e3
 def _check_fit(facts, experiment, shapes):
-    "Raise unless the experiment's model has tensors of these shapes; nothing is allocated."
+    "Raise unless the experiment's model takes tensors of these shapes; nothing is allocated."
     try:
         with torch.device("meta"):
             model = build(experiment, facts["shape"], facts["levels"])
@@ -396,9 +399,16 @@ def _check_fit(facts, experiment, shapes):
             raise
         return  # a model of the user's that looks at its own numbers while it is built
     empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    model.load_state_dict(empty, assign=True)
+    try:
+        model.load_state_dict(empty, assign=True)
+    except RuntimeError as error:
+        reason = textwrap.shorten(str(error).partition("\n")[2], TOLD, placeholder=" ...")
+        raise InputError(
+            f"its weights are of an older version of the model {experiment.model}, or of another model "
+            f"({reason}); train again."
+        ) from error
 
-
+# %% ../nbs/13_runs.ipynb #09c86036
 def load(
     path: Path | str,  # a run folder, or a .safetensors file
     device: torch.device | str = "cpu",

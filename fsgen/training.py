@@ -242,8 +242,8 @@ class Run:
             self.step, self.seconds = state["step"], float(state["seconds"])
         except Exception as error:  # whatever a foreign file makes load_state_dict raise
             raise InputError(
-                f"The checkpoints in {self.folder.path} do not fit this experiment; "
-                "choose another folder with --out."
+                f"The checkpoints in {self.folder.path} are of an older version of the model "
+                f"{self.experiment.model}, or of another model; choose another folder with --out."
             ) from error
         check(
             self.step <= self.experiment.steps,
@@ -365,7 +365,8 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
     watched = fixed_episodes(run.splits.test, experiment.task, experiment.shots, count)
     meter = Meter(run)
     bar = {"initial": run.step, "total": experiment.steps, "unit": "images", "unit_scale": meter.images}
-    with tqdm(**bar, **({} if main else {"disable": True})) as bar:  # else TQDM_DISABLE decides
+    bar |= {} if main else {"disable": True}  # of the main process, TQDM_DISABLE decides
+    with tqdm(**bar) as bar:
         while run.step < experiment.steps:
             meter.sums += run.take_step(training_episodes(run.data, experiment, run.step))
             bar.update()

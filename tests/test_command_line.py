@@ -78,7 +78,7 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
 
     code, out, error = fsgen("evaluate", tiny_run, f"{tiny_run}/", "--episodes", 1, "--json", "/dev/null")
     assert code == 0 and out.count("too few for a standard error") == 4 and "±" not in out, error
-    assert "as one episode has no interval" in out
+    assert "as one class has no interval" in out
 
     code, out, error = fsgen("sample", tiny_run, "--episodes", 2, "--samples", 1, "--out", tmp_path / "new")
     assert code == 0, error
@@ -91,6 +91,84 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
     assert {path.name for path in (tmp_path / "both").iterdir()} == {
         "samples.png", "tiny-attention.png", "other-attention.png",
     }  # fmt: skip
+
+
+MY_TABLES = """
+from fsgen.experiments import FAMILIES, GLYPHS, LOSSES, TABLES, Family, Table
+
+def broken(logits, images):
+    raise ZeroDivisionError
+
+LOSSES["broken"] = broken
+TINY = dict(size=10, layers=1, planes=4, skip=4, steps=300, batch=2, checkpoint_every=10, validate=0)
+ROWS = {"no-support": {}, "places": {}}
+for name, other in dict(mini={}, broken=dict(loss="broken"), nowhere=dict(data="omniglot")).items():
+    FAMILIES[name] = Family(GLYPHS | TINY | other)
+    TABLES[name] = Table(name, ROWS, to="no-support", seeds=2)
+"""
+
+
+@pytest.fixture
+def tables(tmp_path):
+    "A folder with a module of tables; the words that make the table `mini` of it, by two workers."
+    (tmp_path / "my_tables.py").write_text(MY_TABLES)
+    return tmp_path, "reproduce mini --import my_tables --workers 2 --json results.json".split()
+
+
+def owner(run):
+    "The process that trains in a run folder, once it has saved something there; 0 if nobody does."
+    try:
+        return json.loads((run / "lock").read_bytes())["pid"] if RunFolder(run).checkpoints() else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def test_reproduce_is_stopped_and_goes_on(command, run_cli, tables):
+    folder, line = tables
+    runs = [folder / f"runs/mini/mini-{row}-0" for row in ("no-support", "places")]
+    for stop, code, said in (
+        (lambda command: command.kill(), -signal.SIGKILL, ""),
+        (lambda command: os.killpg(command.pid, signal.SIGINT), 130,
+         "fsgen: Stopped. Run the same command to go on.\n"),
+        (lambda _: os.kill(owner(runs[1]), signal.SIGKILL), 2,
+         "fsgen: The training mini-places-0 was killed; run the same command to go on.\n"),
+    ):  # fmt: skip
+        for run in runs:
+            (run / "lock").unlink(missing_ok=True)  # it may name one that was killed
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        process = subprocess.Popen([*command, *line], cwd=folder, start_new_session=True, **pipes)
+        while process.poll() is None and not all(map(owner, runs)):
+            time.sleep(0.01)
+        stop(process)
+        _, error = process.communicate(timeout=60)  # until no training has the pipes any more
+        assert (process.returncode, error) == (code, said)  # and no progress bar
+    assert not any(folder.rglob(cli.MEASURED))
+
+    done = run_cli(*line, cwd=folder)
+    assert done.returncode == 0 and not done.stderr and "4 trainings, 4 to do" in done.stdout, done.stderr
+    rows = json.loads((folder / "results.json").read_text())
+    assert len(rows) == 8 and {row["steps"] for row in rows} == {300}
+    for row in rows:
+        to = None if row["model"] == "no-support" else f"mini-no-support-{row['seed']}"
+        assert row.get("paired", {}).get("to") == to
+    before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    done = run_cli(*line, cwd=folder)
+    assert "4 trainings, 0 to do" in done.stdout
+    assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
+
+
+def test_reproduce_that_fails(run_cli, refused, tables):
+    folder, line = tables
+    line[line.index("2")], line[1], data = "1", "nowhere", {"FSGEN_DATA": str(folder)}
+    done = run_cli(*line, cwd=folder, env=data)
+    assert done.returncode == 2 and done.stderr.startswith("fsgen: images_background"), done.stderr
+    assert done.stderr.count("\n") == 1
+    line[1] = "broken"
+    done = run_cli(*line, cwd=folder)
+    assert done.returncode == 2 and "ZeroDivisionError" in done.stderr
+    assert "-0 failed, as said above" in done.stderr.splitlines()[-1]
+    assert "workers must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--workers", 0)
+    assert "seeds must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--seeds", 0)
 
 
 def test_demo(fsgen, tmp_path, monkeypatch):
@@ -160,6 +238,7 @@ def test_mistakes_are_answered_by_tyro(fsgen, tmp_path):
         (["train", NAME, "--steps", 0], "steps must be at least 1"),
         (["train", NAME, "--task", "charcters"], "'characters'"),
         (["train", NAME, "--inner-rate", 1], "--inner-rate"),  # no setting of its model
+        (["reproduce", "glyphs-4shots"], "'glyphs-4shot'"),
     ):
         code, _, error = fsgen(*line)
         assert code == 2 and said in error and "Traceback" not in error

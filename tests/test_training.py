@@ -26,7 +26,8 @@ TINY = Experiment().vary(
     steps=12, batch=8, warmup=2, ema=0.9, checkpoint_every=6, validate=10,
 )  # fmt: skip
 RUNS = {model: TINY.vary(model=model) for model in MODELS}
-RUNS["characters"] = TINY.vary(task="characters", shots=2, targets=3, model="attentive-meta", accumulate=2)
+COPYING = dict(model="copying", value="error")
+RUNS["characters"] = TINY.vary(task="characters", shots=2, targets=3, accumulate=2, **COPYING)
 SCRIPT = """
 import json, sys
 from fsgen.experiments import Experiment

@@ -342,7 +342,7 @@ class Table(Settings):
     # by name: what each row changes; the model is that of the row's name if none is given
     rows: dict[str, dict[str, Any]]
     to: str  # the row that the others are compared with
-    # by name: the learning rate of a row, the best of RATES, or the row whose rate it takes; else the family's
+    # by name: the learning rate of a row, the best of RATES, or the row it takes it from; else the family's
     best: dict[str, float | str] = field(default_factory=dict)
     seeds: int = 3  # trainings of each row
 

@@ -124,7 +124,7 @@ class Attention(nn.Module):
     def queries(self, h: Tensor) -> Tensor:  # features (b, p, h, w) -> (b, h*w, P)
         "What every pixel asks; for the dot product times the temperature."
         asked = self.query(h, positions(*h.shape[-2:], h.device))
-        return asked if self.additive is not None else asked * self.log_temperature.exp()
+        return asked if self.log_temperature is None else asked * self.log_temperature.exp()
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:  # (b, q, P) and (b, n, P) -> (b, q, n)
         "How well every key answers every query."
@@ -255,10 +255,9 @@ def _read_older(model, weights, prefix, *_):
         parts = take(f"attention.query.{kind}"), *take(f"patches.memory.{kind}").chunk(2)
         for name, part in zip(("attention.query", "key", "value"), parts, strict=True):
             weights[f"{prefix}{name}.linear.{kind}"] = part[..., 0, 0] if kind == "weight" else part
-    if not model.config.additive:
-        weights[f"{prefix}attention.log_temperature"] = torch.zeros(())
     for placed in (model.attention.query, model.key, model.value):
         placed.norm = nn.Identity()
+    model.attention.log_temperature = None
     model.config = replace(model.config, start="uniform")
 
 # %% ../nbs/05_attention.ipynb #16e798e3

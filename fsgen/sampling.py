@@ -317,7 +317,7 @@ class AttentionLookup:
         shape: Sequence[int],  # (height, width) of the images, pixels
     ):
         self.attention, self.memory, linear = attention, memory, attention.query.linear
-        temperature = 1 if attention.additive is not None else attention.log_temperature.exp()
+        temperature = 1 if attention.log_temperature is None else attention.log_temperature.exp()
         # the query's weights for the features of a pixel (planes, P), and for its place (POSITIONS, P)
         self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-POSITIONS])
         places = positions(*shape, of_place.device).to(of_place.dtype).movedim(0, -1)

@@ -53,6 +53,11 @@ def flags(experiment):
     return [word for name, value in changed.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
+# A bias of the keys adds the same to the scores of all of them, which a softmax doesn't see: its gradient is
+# nothing but rounding, and Adam makes whole steps of it.
+ROUNDING = ("key.norm.bias", "key.linear.bias")
+
+
 def assert_same_up_to_rounding(run, experiment, reference):
     "A run has the loss curve and the weights of one process that computes the whole batch at once."
     train(experiment.vary(accumulate=1), reference)
@@ -61,7 +66,8 @@ def assert_same_up_to_rounding(run, experiment, reference):
             assert line.get(key, 0) == pytest.approx(wanted.get(key, 0), rel=1e-5), (run, key)
     weights = load_file(run / "weights.safetensors")
     for name, wanted in load_file(reference / "weights.safetensors").items():
-        torch.testing.assert_close(weights[name], wanted, rtol=0, atol=1e-4)
+        if name not in ROUNDING:
+            torch.testing.assert_close(weights[name], wanted, rtol=0, atol=1e-4)
 
 
 def assert_same_bits(run, reference):

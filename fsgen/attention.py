@@ -10,7 +10,7 @@ __all__ = ['OCTAVES', 'POSITIONS', 'PATCH_KERNEL', 'START_TEMPERATURE', 'PICTURE
 # %% ../nbs/05_attention.ipynb #24652fe6
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, NamedTuple
 
 import torch
@@ -124,7 +124,7 @@ class Attention(nn.Module):
     def queries(self, h: Tensor) -> Tensor:  # features (b, p, h, w) -> (b, h*w, P)
         "What every pixel asks; for the dot product times the temperature."
         asked = self.query(h, positions(*h.shape[-2:], h.device))
-        return asked if self.additive is not None else asked * self.log_temperature.exp()
+        return asked if self.log_temperature is None else asked * self.log_temperature.exp()
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:  # (b, q, P) and (b, n, P) -> (b, q, n)
         "How well every key answers every query."
@@ -192,6 +192,7 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         self.grid = tuple(math.ceil(n / config.stride) for n in shape[1:])  # patches down and across
         if config.start == "sharp" and not config.additive:
             self.start_sharp()
+        self.register_load_state_dict_pre_hook(_read_older)
 
     @property
     def lookup_planes(self) -> int:
@@ -238,6 +239,26 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         _, h, _ = self.body.first_half(self.body.scale(images), context.summary)
         seen = self.attention.weights(h, context.keys)
         return seen.unflatten(2, (-1, *self.grid)).unflatten(1, self.shape[1:])
+
+
+def _read_older(model, weights, prefix, *_):
+    "Weights of the first version: a uniform start, nothing normalised, keys and values by one convolution."
+    if f"{prefix}patches.memory.weight" not in weights:
+        return
+
+    def take(name):
+        return weights.pop(prefix + name)
+
+    for kind in ("weight", "bias"):
+        for layer in (0, 2):
+            weights[f"{prefix}patches.{layer}.{kind}"] = take(f"patches.patches.{layer}.{kind}")
+        parts = take(f"attention.query.{kind}"), *take(f"patches.memory.{kind}").chunk(2)
+        for name, part in zip(("attention.query", "key", "value"), parts, strict=True):
+            weights[f"{prefix}{name}.linear.{kind}"] = part[..., 0, 0] if kind == "weight" else part
+    for placed in (model.attention.query, model.key, model.value):
+        placed.norm = nn.Identity()
+    model.attention.log_temperature = None
+    model.config = replace(model.config, start="uniform")
 
 # %% ../nbs/05_attention.ipynb #16e798e3
 class Picture(NamedTuple):

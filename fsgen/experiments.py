@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'FLIP', 'OMNIGLOT', 'INNER',
            'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS', 'RATES',
-           'BODIES', 'INNER_LOSSES', 'TABLES', 'energy', 'one_of', 'suggest', 'Experiment', 'build', 'read_data',
-           'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
+           'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'TABLES', 'energy', 'one_of', 'suggest', 'Experiment', 'build',
+           'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -273,9 +273,10 @@ class Family:
 
     def experiment(self, name: str, model: str) -> Experiment:
         "The family's experiment for a model, under its name."
-        has = {f.name for cls in (Experiment, MODELS[model].config_class) for f in fields(cls)}
+        default = Experiment().vary(name=name, model=model)
+        has = {f.name for settings in (default, default.settings) for f in fields(settings)}
         changes = {k: v for k, v in self.common.items() if k in has} | self.own.get(model, {})
-        return Experiment().vary(name=name, model=model, **changes)
+        return default.vary(**changes)
 
 # %% ../nbs/12_experiments.ipynb #3670cb6f
 GLYPHS = dict(
@@ -288,9 +289,7 @@ FLIP = GLYPHS | dict(task="inversion", shots=1, batch=16, learning_rate=7e-3, va
 OMNIGLOT = dict(data="omniglot", size=26, precision="bf16")
 # An inner step costs more than a target does, so the models that take one share it among four targets.
 INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
-BRIEF = OMNIGLOT | dict(
-    steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100
-)  # the same for all models, an hour for the four of them on two cores
+BRIEF = OMNIGLOT | dict(steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100)
 
 # %% ../nbs/12_experiments.ipynb #6259dbfa
 INVERSION = dict(
@@ -336,19 +335,33 @@ RATES = (3e-3, 7e-3, 1.5e-2)  # of which a row takes the best
 
 
 @dataclass(frozen=True)
-class Table:
-    "Experiments that answer one question together."
+class Table(Settings):
+    "Experiments that answer one question together. `InputError` for a family or a row that is not there."
 
     family: str  # name in FAMILIES, what all rows have in common
     # by name: what each row changes; the model is that of the row's name if none is given
     rows: dict[str, dict[str, Any]]
     to: str  # the row that the others are compared with
-    # by name: the learning rate of a row, the best of RATES, or the row whose rate it takes; else the family's
+    # by name: the learning rate of a row, the best of RATES, or the row it takes it from; else the family's
     best: dict[str, float | str] = field(default_factory=dict)
     seeds: int = 3  # trainings of each row
 
+    def __post_init__(self):
+        super().__post_init__()
+        check(
+            self.family in FAMILIES, f"There is no family {self.family!r}; {suggest(self.family, FAMILIES)}"
+        )
+        for row in (self.to, *self.best):
+            self.check_row(row)
+        self.check_at_least(1, "seeds")
+
+    def check_row(self, row: str):
+        "`InputError` unless the table has a row of that name."
+        check(row in self.rows, f"The table has no row {row!r}; {suggest(row, self.rows)}")
+
     def experiment(self, row: str, **changes: Any) -> Experiment:
         "The experiment of a row, with some fields changed."
+        self.check_row(row)
         own = self.rows[row] | changes
         base = FAMILIES[self.family].experiment(f"{self.family}-{row}", own.pop("model", row))
         return base.vary(**own)
@@ -383,13 +396,21 @@ INNER_LOSSES = {
     "g-unstrided": dict(inner_loss="learned", inner_rate=0.1, g_stride=1),
 }
 
+MAIN_ROWS = {  # the models, and what they have to beat
+    "no-support": {}, "conditional": {}, "places": {}, "mean-image": {},
+    "attention-uniform": dict(model="attention", start="uniform"),
+    "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
+}  # fmt: skip
+
 TABLES: dict[str, Table] = {
+    **{
+        family: Table(family, MAIN_ROWS, to="attention")
+        for family in ("brief-4shot", "brief-inversion-24", "brief-eth80-32", "brief-products-32")
+    },
     "glyphs-4shot": Table(
         "glyphs-4shot",
-        {
-            "no-support": {}, "conditional": {}, "places": {}, "mean-image": {},
-            "attention-uniform": dict(model="attention", start="uniform"),
-            "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
+        MAIN_ROWS
+        | {
             "copying-output-error": dict(model="copying", value="output error"),
             "copying-error": dict(model="copying", value="error"),
             "copying-patch-and-error": dict(model="copying", value="patch and error"),

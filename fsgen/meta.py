@@ -67,8 +67,8 @@ class MetaConfig(BodyConfig):
     # what an inner step descends; nll is the support's own negative log-likelihood, as in MAML
     inner_loss: Literal["learned", "nll"] = "learned"
     g_stride: int = 2  # of the convolutions of the learned inner loss, 1 or 2 pixels
-    inner_rate: float = 0.1  # alpha, the size of an inner step, at the start if it is learned
-    # alpha for each weight tensor, learned with the rest (Meta-SGD): the same in all inner steps, or one a step
+    inner_rate: float = 0.1  # alpha, the size of an inner step
+    # learn an alpha for each weight tensor, from inner_rate on (Meta-SGD): one for all steps, or one a step
     learned_rates: Literal["no", "shared", "by step"] = "no"
     inner_steps: int = 1  # number of inner steps
     first_order: bool = False  # let no outer gradient through the inner one

@@ -15,7 +15,7 @@ __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'g
 # one a task: g is 1 or b); n images for each set, so that b*samples == g*n, in the same order.
 # Names: v is the vertical stack and h the horizontal one, as in chapter 02; (i, j) is a pixel's place.
 #
-# Computed once a run:   weights as matrices, summary biases, the support set's keys and values.
+# Computed once a run:   weights as matrices, summary biases, the support set's keys and values or picture.
 # Computed once a row:   the vertical stack in all layers (`RowLayer`), the row's part of a lookup.
 # Computed once a pixel: the horizontal stack (`PixelLayer`), the lookup, the heads, the level drawn.
 #
@@ -23,6 +23,8 @@ __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'g
 # A body of yours: its layer stands in `RowLayer` and `PixelLayer`, its head in `PixelHead`. One left
 # neighbour is kept, which is enough for KERNEL = 3. Only `CachedSampler.start_row` runs between rows:
 # the rest of a row may become a CUDA graph, so it must read and write the same memory every time.
+
+# %% ../nbs/15_sampling.ipynb #9efd9b30
 import warnings
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -42,7 +44,7 @@ from fsgen.attention import (
     PlacesPixelCNN,
     positions,
 )
-from .conditional import ConditionalPixelCNN, FewShotModel, Nothing, NoSupportPixelCNN, Summary
+from .conditional import ConditionalPixelCNN, FewShotModel, NoSupportPixelCNN, Nothing, Summary
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
@@ -303,7 +305,10 @@ class CachedBody:
 
 # %% ../nbs/15_sampling.ipynb #c6dbd805
 class AttentionLookup:
-    "The lookup of chapter 05, one query an image: `Lookup` for attention."
+    """The lookup of chapter 05, one query an image: `Lookup` for attention.
+
+    The temperature is folded into the query's weights, and the features are normalised first.
+    """
 
     def __init__(
         self,
@@ -312,7 +317,7 @@ class AttentionLookup:
         shape: Sequence[int],  # (height, width) of the images, pixels
     ):
         self.attention, self.memory, linear = attention, memory, attention.query.linear
-        temperature = 1 if attention.additive is not None else attention.log_temperature.exp()
+        temperature = 1 if attention.log_temperature is None else attention.log_temperature.exp()
         # the query's weights for the features of a pixel (planes, P), and for its place (POSITIONS, P)
         self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-POSITIONS])
         places = positions(*shape, of_place.device).to(of_place.dtype).movedim(0, -1)
@@ -378,7 +383,7 @@ def fast_weight_inputs(model: MetaPixelCNN, context: FastWeights, samples: int) 
     "Fast weights: a set of weights for each task, g = b."
     return BodyInputs(vmap(model.named)(context.weights))
 
-
+# %% ../nbs/15_sampling.ipynb #6bb343be
 # by exact class: what a subclass changes, its parent's entry can't know
 SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], BodyInputs]] = {
     NoSupportPixelCNN: nothing_inputs,

@@ -11,6 +11,7 @@ from torch._subclasses import FakeTensorMode
 
 from fsgen.attention import AttentionPixelCNN
 from fsgen.conditional import ConditionalPixelCNN, Summary
+from fsgen.experiments import MODELS
 from fsgen.sampling import SAMPLERS, CachedSampler
 
 
@@ -47,7 +48,7 @@ def devices(tensors):
     return {tensor.device.type for tensor in tensors}
 
 
-@pytest.mark.parametrize("cls", SAMPLERS)
+@pytest.mark.parametrize("cls", MODELS.values())
 def test_forward(on_fake_gpu, cls):
     model, images, support = on_fake_gpu(cls)
     context = model.context(support)

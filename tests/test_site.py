@@ -34,9 +34,9 @@ def test_every_notebook_has_a_page(pages):
 
 
 def test_links_lead_somewhere(pages):
-    ids = {path: {tag["id"] for tag in page.select("[id]")} for path, page in pages.items()}
+    ids = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
     for path, page in pages.items():
-        for tag in page.select("[href], [src]"):
+        for tag in [*page(href=True), *page(src=True)]:
             name, _, anchor = (tag.get("href") or tag["src"]).partition("#")
             if not re.match(r"\w+:", name):
                 target = path.parent / name if name else path
@@ -48,7 +48,7 @@ def test_nothing_is_loaded_from_elsewhere(pages):
     for path, page in pages.items():
         assert not page("script") and not page("iframe") and not page("link"), path.name
         assert not re.search(r"@import|url\(", " ".join(style.text for style in page("style")))
-        for tag in page.select("[src]"):
+        for tag in page(src=True):
             assert not tag["src"].startswith(("http", "//")), f"{path.name}: {tag['src']}"
 
 

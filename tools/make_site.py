@@ -68,9 +68,10 @@ def make(site: Path):
             text = heading.text.removesuffix("¶")
             sections.append(page.new_tag("a", href=f"#{heading['id']}", string=text))
     site.mkdir(parents=True, exist_ok=True)
+    anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
     for path, page in pages.items():
-        for tag in page.select("[href], [src]"):
-            follow(tag, path, pages, site)
+        for tag in [*page(href=True), *page(src=True)]:
+            follow(tag, path, anchors, site)
         (site / f"{path.stem}.html").write_text(str(page), encoding="utf-8")
 
 
@@ -80,16 +81,16 @@ def title(path, nb):
     return " ".join([*re.findall(r"^\d+", path.stem), heading])
 
 
-def follow(tag, path, pages, site):
+def follow(tag, path, anchors, site):
     "Make a link of the notebook at `path` one of its page; what it links to, a part of the site."
     attribute = "href" if tag.has_attr("href") else "src"
     name, mark, anchor = tag[attribute].partition("#")
     if re.match(r"\w+:", name):  # https:, data:
         return
     target = (path.parent / name).resolve() if name else path
-    if target in pages:
+    if target in anchors:
         tag[attribute] = target.with_suffix(".html").name + mark + anchor
-        found = not anchor or pages[target].find(id=anchor)
+        found = not anchor or anchor in anchors[target]
     elif found := target.is_file():
         tag[attribute] = name.removeprefix("../")
         copy = site / tag[attribute]

@@ -171,6 +171,19 @@ def test_reproduce_that_fails(run_cli, refused, tables):
     assert "seeds must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--seeds", 0)
 
 
+def test_gpu_of_a_worker(monkeypatch):
+    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    monkeypatch.setattr("torch.cuda.device_count", lambda: 2)
+    assert cli._gpus() == ["0", "1"]
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "4,7")
+    assert cli._gpus() == ["4", "7"]
+    before = os.environ.copy()
+    with cli._as_worker("7"):
+        assert os.environ == before | {"CUDA_VISIBLE_DEVICES": "7", "TQDM_DISABLE": "1"}
+        assert signal.getsignal(signal.SIGINT) == signal.SIG_IGN
+    assert os.environ == before and signal.getsignal(signal.SIGINT) != signal.SIG_IGN
+
+
 def test_demo(fsgen, tmp_path, monkeypatch):
     for task in ("inversion", "characters"):
         for model in cli.PAPER:

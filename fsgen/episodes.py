@@ -303,13 +303,13 @@ HELD_OUT = 0.2  # of the training classes, at most
 def held_out(train: ImageSet) -> Splits:
     """Training classes to learn from, and others to choose by, at most a fifth of them, in whole groups.
 
-    Which ones is decided by a hash of the group's name. `InputError` if no group is small enough to go.
+    The largest groups that fit go first. `InputError` if none is small enough to go.
     """
     groups: dict[str, list[int]] = {}
     for k, name in enumerate(train.names):
         groups.setdefault(group(name), []).append(k)
     out: set[int] = set()
-    for name in sorted(groups, key=lambda name: hashlib.sha256(name.encode()).digest()):
+    for name in sorted(groups, key=lambda name: (-len(groups[name]), name)):
         if len(out) + len(groups[name]) <= HELD_OUT * len(train.names):
             out.update(groups[name])
     check(

@@ -279,7 +279,7 @@ def seed_table(
     "A Markdown table, the lowest mean first: mean and spread over seeds, error over classes, every figure."
     gathered = by_seed(rows)
     titles = dict(zip(gathered, gathered, strict=True)) if titles is None else titles
-    lines = [["", "nats/dim, mean", "± over seeds", "± over classes", "each seed", "parameters", "minutes"]]
+    lines = [["", "nats/dim, mean", "± over seeds", "± over classes", "each seed", "parameters"]]
     for name, same in gathered.items():
         if name in titles:
             errors = [row["stderr"] for row in same if row["stderr"] is not None]
@@ -290,6 +290,5 @@ def seed_table(
                 f"{statistics.mean(errors):.4f}" if errors else "",
                 ", ".join(f"{row['nats_per_dim']:.4f}" for row in same),
                 f"{same[0]['parameters']:,}",
-                f"{statistics.mean(row['seconds'] for row in same) / 60:.1f}",
             ])  # fmt: skip
     return markdown(lines)

@@ -402,6 +402,7 @@ MAIN_ROWS = {  # the models, and what they have to beat
     "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
 }  # fmt: skip
 
+# %% ../nbs/12_experiments.ipynb #3f2cba9b
 TABLES: dict[str, Table] = {
     **{
         family: Table(family, MAIN_ROWS, to="attention")

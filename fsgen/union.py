@@ -134,7 +134,7 @@ def lookup_errors(
     nothing = x.new_zeros(len(x), planes, *x.shape[-2:])
     return grad(loss, has_aux=True)(nothing)
 
-
+# %% ../nbs/07_union.ipynb #6762a287
 def output_errors(
     body: PixelCNN,
     images: Tensor,  # support images as levels (n, c, h, w)

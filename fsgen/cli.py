@@ -613,6 +613,8 @@ def _check_answer(process: BaseProcess, answer: Connection):
         process.join()
         how = "was killed" if process.exitcode < 0 else "failed, as said above"
         code, said = 2, f"The training {process.name} {how}; run the same command to go on."
+    if code == 130:  # a Ctrl-C, which may reach the training first, or it alone
+        raise KeyboardInterrupt
     check(code == 0, said)
 
 # %% ../nbs/17_cli.ipynb #7ef585b8

@@ -238,9 +238,8 @@ def _of_one_image(change):  # (b, c, h, w) -> supports of the same shape
 
 SHIFT = 2  # columns
 
-inversion = _of_one_image(
-    lambda target: target.flip(-1)
-)  # the support is the mirrored target (paper, section 4.1)
+# the support is the mirrored target (paper, section 4.1)
+inversion = _of_one_image(lambda target: target.flip(-1))
 identity = _of_one_image(lambda target: target)  # it is the target itself
 shift = _of_one_image(lambda target: target.roll(SHIFT, -1))  # it is the target, moved to the right
 

@@ -678,7 +678,7 @@ def reproduce_command(
         check(value >= 1, f"{name} must be at least 1, not {value}.")
     if json is not None:
         check_writable(json)
-    wanted = TABLES[table] if seeds is None else replace(TABLES[table], seeds=seeds)
+    wanted = TABLES[table] if seeds is None else replace(TABLES[table], seeds=seeds, claims=())
     check(wanted.to in wanted.rows, f"{table} compares its rows with {wanted.to!r}, which is none of them.")
     experiments = wanted.rates() if rates else wanted.trainings()
     run_all(experiments, out / table, workers)

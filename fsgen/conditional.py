@@ -174,6 +174,7 @@ class ConditionalPixelCNN(FewShotModel):
     "The support set as one vector, a bias in every gated layer (paper, section 3)."
 
     config_class = ConditionalConfig
+    body_class: type[PixelCNN] = PixelCNN
 
     def __init__(
         self,
@@ -182,7 +183,8 @@ class ConditionalPixelCNN(FewShotModel):
         config: ConditionalConfig | None = None,
     ):
         super().__init__(shape, levels, config)
-        self.body = PixelCNN(shape[0], levels, self.config, self.config.summary_size, self.lookup_planes)
+        sizes = self.config.summary_size, self.lookup_planes
+        self.body = self.body_class(shape[0], levels, self.config, *sizes)
         self.encoder = SupportEncoder(shape, self.config.skip, self.config.summary_size)
 
     @property

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'characters', 'products', 'SHIFT', 'inversion', 'identity',
            'shift', 'TASKS', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits', 'render', 'is_test', 'glyphs', 'same_class',
-           'fixed_episodes', 'fixed_classes', 'group', 'choose', 'held_out']
+           'fixed_episodes', 'fixed_classes', 'by_class', 'clustered_error', 'group', 'choose', 'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
@@ -279,6 +279,34 @@ def fixed_classes(
     "The class of each of the `fixed_episodes`, by name."
     indices, _ = _fixed_targets(data, episodes, seed)
     return [data.names[label] for label in data.labels.cpu()[indices].tolist()]
+
+# %% ../nbs/03_episodes.ipynb #e46c49d2
+def by_class(
+    values: Tensor,  # (n,)
+    classes: Sequence[str] | None,  # of each value, by name; if None, each is of a class of its own
+) -> tuple[Tensor, Tensor]:  # (k,) float64 sums and numbers
+    "Sum and number of the values of each class."
+    values = values.double()
+    if classes is None:
+        return values, torch.ones_like(values)
+    check(
+        len(classes) == len(values),
+        f"Every episode needs its class; got {len(classes)} for {len(values)} episodes.",
+    )
+    place = {name: k for k, name in enumerate(dict.fromkeys(classes))}
+    which = torch.tensor([place[name] for name in classes])
+    return values.new_zeros(len(place)).index_add(0, which, values), torch.bincount(which).double()
+
+
+def clustered_error(
+    values: Tensor,  # (n,)
+    classes: Sequence[str] | None = None,  # see `by_class`
+) -> float | None:  # None for one class: nothing says how another would do
+    "Standard error of the mean of values that may be alike within a class (Liang and Zeger 1986)."
+    sums, sizes = by_class(values, classes)
+    k, n = len(sums), len(values)
+    off = sums - sizes * values.double().mean()
+    return (off.square().sum() * k / (k - 1)).sqrt().item() / n if k > 1 else None
 
 # %% ../nbs/03_episodes.ipynb #9c2980ac
 def group(name: str) -> str:

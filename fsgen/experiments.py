@@ -5,9 +5,9 @@
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL', 'FLIP', 'OMNIGLOT',
            'INNER', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS',
-           'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'TABLES', 'energy', 'one_of', 'suggest',
-           'Experiment', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
-           'find_experiment']
+           'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'TABLES', 'energy', 'nll_and_energy',
+           'one_of', 'suggest', 'Experiment', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
+           'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -49,7 +49,16 @@ def energy(logits: Tensor, images: Tensor) -> Tensor:  # (b, levels, c, h, w), (
     return energy_score(logits, images).flatten(1).sum(1)
 
 
-LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {"nll": nll, "energy": energy}
+def nll_and_energy(logits: Tensor, images: Tensor) -> Tensor:  # as in `energy`
+    "Half of the one, half of the other."
+    return (nll(logits, images) + energy(logits, images)) / 2
+
+
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "nll": nll,
+    "energy": energy,
+    "nll and energy": nll_and_energy,
+}
 
 # %% ../nbs/12_experiments.ipynb #d5da2fe4
 def one_of(registry: dict) -> object:
@@ -307,7 +316,7 @@ PRODUCTS = INVERSION | dict(
 # %% ../nbs/12_experiments.ipynb #3a0a17dc
 BRIEF_INVERSION = dict(
     data="tiny-imagenet", task="inversion", shots=1, size=24, levels=16, layers=6, planes=32, skip=64,
-    patch_planes=48, stride=1, steps=800, batch=32, warmup=100, ema=0.99, precision="bf16",
+    patch_planes=48, stride=1, places=1024, steps=800, batch=32, warmup=100, ema=0.99, precision="bf16",
     checkpoint_every=100,
 )  # fmt: skip
 BRIEF_PRODUCTS = dict(
@@ -328,6 +337,9 @@ FAMILIES: dict[str, Family] = {
     "brief-inversion-24": Family(BRIEF_INVERSION),
     "brief-products-32": Family(BRIEF_PRODUCTS),
     "brief-eth80-32": Family(BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", steps=800)),
+    "energy": Family(
+        BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", size=16, levels=8, planes=24, steps=400)
+    ),
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),
     "products-32": Family(PRODUCTS),
@@ -465,6 +477,14 @@ TABLES: dict[str, Table] = {
             "meta-nll": BODIES["body"] | INNER_LOSSES["nll"],
         },
         to="no-support",
+    ),
+    "energy": Table(
+        "energy",
+        {
+            f"{model}-{loss.replace(' ', '-')}": dict(model=model, loss=loss)
+            for model in ("conditional", "attention") for loss in LOSSES
+        },
+        to="attention-nll",
     ),
     "flip": Table(
         "flip",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair', 'sample_sheet',
-           'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table']
+           'recognised', 'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .conditional import FewShotModel
-from .episodes import Episode, by_class, clustered_error, group
+from .episodes import Episode, ImageSet, by_class, clustered_error, group
 from .likelihood import InputError, check
 from .plots import image_sheet
 from .sampling import sample
@@ -156,6 +156,21 @@ def sample_sheet(
         drawn = sample(model, episodes.support, samples, torch.Generator().manual_seed(seed))
         groups[name] = drawn.cpu().unflatten(0, (-1, samples))  # (b, samples, c, h, w)
     return image_sheet(groups, next(iter(models.values())).levels)
+
+# %% ../nbs/16_evaluation.ipynb #40f1c040
+def recognised(
+    drawn: Tensor,  # (b, n, c, h, w), n images for each episode
+    classes: Sequence[str],  # of each episode
+    data: ImageSet,  # whose nearest image tells of which class a drawn one is
+    left_out: Tensor,  # (b, m, c, h, w), images that an episode is not recognised by: its supports
+) -> float:
+    "The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class."
+    right, known = [], data.images.flatten(1).float()
+    for images, name, own in zip(drawn, classes, left_out, strict=True):
+        far = torch.cdist(images.flatten(1).float(), known)  # (n, all)
+        far[:, (torch.cdist(own.flatten(1).float(), known) == 0).any(0)] = math.inf
+        right += [data.names[label] == name for label in data.labels[far.argmin(1)].tolist()]
+    return statistics.mean(right)
 
 # %% ../nbs/16_evaluation.ipynb #0753b126
 def markdown(

@@ -328,6 +328,7 @@ BRIEF_PRODUCTS = dict(
 FAMILIES: dict[str, Family] = {
     "glyphs-inversion": Family(GLYPHS | dict(task="inversion", shots=1, steps=300)),
     "flip": Family(FLIP | SMALL),
+    "flip-12": Family(FLIP | dict(size=12, places=512, steps=400, validate=128)),
     "flip-16": Family(FLIP | dict(places=512, steps=600)),
     "glyphs-characters": Family(GLYPHS | dict(steps=200, batch=8, targets=4)),
     "glyphs-4shot": Family(GLYPHS | dict(steps=600, batch=8, targets=4)),

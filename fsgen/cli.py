@@ -31,6 +31,7 @@ from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
+from itertools import product
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -49,7 +50,16 @@ from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
 from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder
 from .episodes import TASKS, Episode, Splits, fixed_classes, fixed_episodes
-from .evaluation import evaluate, pair, recognised, sample_sheet, seed_table, table, with_error
+from fsgen.evaluation import (
+    evaluate,
+    pair,
+    recognised,
+    sample_sheet,
+    seed_table,
+    shots_table,
+    table,
+    with_error,
+)
 from fsgen.experiments import (
     EXPERIMENTS,
     FAMILIES,
@@ -247,24 +257,27 @@ class Measured(NamedTuple):
 def evaluate_runs(
     trained: Iterable[Trained],
     episodes: int | None = None,  # of a split, as many as there are test images if None
+    shots: int | None = None,  # images in a support set, the run's own `measured_shots` if None
 ) -> list[Measured]:
-    "Evaluate runs on both splits and print each result."
+    "Evaluate runs on both splits and print each result; the targets are the same at each number of shots."
     results: list[Measured] = []
     for run, model, splits, same_data in trained:
         experiment = model.experiment
         count = min(len(splits.test), episodes or len(splits.test))
-        need = count * (experiment.shots + 1) * math.prod(model.shape)
-        check_fits(need, f"{run}: {count:,} episodes of {experiment.shots:,} shots")
-        for split in ("test", "train"):
+        asked = experiment.measured_shots if shots is None else (shots,)
+        need = count * (max(asked) + 1) * math.prod(model.shape)
+        check_fits(need, f"{run}: {count:,} episodes of {max(asked):,} shots")
+        for number, split in product(asked, ("test", "train")):
             data = getattr(splits, split)
-            chosen = fixed_episodes(data, experiment.task, experiment.shots, count)
+            chosen = fixed_episodes(data, experiment.task, number, count)
             classes = fixed_classes(data, count)
             row, nats = evaluate(model, chosen, min(AT_ONCE, experiment.batch * experiment.targets), classes)
             row |= {"split": split, "run": str(run), "same_data": same_data, "images": data.fingerprint}
             results.append(Measured(run, row, nats, classes))
             of = f"{len(nats)} episode{'s' * (len(nats) > 1)} of {row['classes']} class"
             note = "es" if row["classes"] > 1 else ", too few for a standard error"
-            print(f"{run} {split:5} {with_error(row)} nats/dim, {of}{note}")
+            at = f", {number}-shot" if asked != (experiment.shots,) else ""
+            print(f"{run} {split:5} {with_error(row)} nats/dim, {of}{note}{at}")
     return results
 
 # %% ../nbs/17_cli.ipynb #bf1cc78c
@@ -291,6 +304,7 @@ def evaluate_command(
     json: Path | None = None,
     episodes: int | None = None,
     root: Path | None = None,
+    shots: int | None = None,
 ):
     """Nats/dim of trained runs, each compared with the first.
 
@@ -301,14 +315,17 @@ def evaluate_command(
         json: write the results there, as a list with a row for each run and split
         episodes: number of episodes of a split, as many as there are test images if not given
         root: folder or zip of the data, if not where the runs say
+        shots: images in a support set; if not given, as in training, or 1, 2, 4, ... where that mixed them
     """
+    check(shots is None or shots > 0, f"shots must be at least 1, not {shots}.")
     check(episodes is None or episodes > 0, f"episodes must be at least 1, not {episodes}.")
     if json is not None:
         check_writable(json)
-    results = evaluate_runs(load_runs(runs, root), episodes)
-    first, *others = (result for result in results if result.row["split"] == "test")
-    for other in others:
-        print(compare(other, first))
+    results = evaluate_runs(load_runs(runs, root), episodes, shots)
+    test = [result for result in results if result.row["split"] == "test"]
+    first = {result.row["shots"]: result for result in reversed(test) if result.run == runs[0]}
+    for other in test[len(first) :]:
+        print(compare(other, first.get(other.row["shots"], test[0])))
     if json is not None:
         write_json(json, [result.row for result in results])
 
@@ -617,6 +634,7 @@ def reproduce_command(
     workers: int = 1,
     seeds: int | None = None,
     rates: bool = False,
+    brief: bool = False,
 ):
     """Train, measure and compare all rows of a table; run again, it goes on where it was stopped.
 
@@ -627,20 +645,29 @@ def reproduce_command(
         workers: trainings at a time, each on one thread, or on a GPU of its own
         seeds: trainings of each row, as many as the table says if not given
         rates: train each row at three learning rates, on held-out training classes, instead
+        brief: train the brief version of the table, where it has one
     """
     for name, value in (("workers", workers), ("seeds", 1 if seeds is None else seeds)):
         check(value >= 1, f"{name} must be at least 1, not {value}.")
     if json is not None:
         check_writable(json)
-    wanted = TABLES[table] if seeds is None else replace(TABLES[table], seeds=seeds, claims=())
+    wanted, folder = TABLES[table], out / table
+    if brief:
+        wanted, folder = wanted.shorter(), out / f"{table}-brief"
+    if seeds is not None:
+        wanted = replace(wanted, seeds=seeds, claims=())
     check(wanted.to in wanted.rows, f"{table} compares its rows with {wanted.to!r}, which is none of them.")
     experiments = wanted.rates() if rates else wanted.trainings()
-    run_all(experiments, out / table, workers)
-    measured = {e.name: read_measured(e, out / table / e.name) for e in experiments}
+    run_all(experiments, folder, workers)
+    measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
     if not rates:
         compare_with_base(wanted, measured)
     rows = [result.row for results in measured.values() for result in results]
-    print(seed_table(row for row in rows if row["split"] == "test"))
+    if any(experiment.mixed_shots for experiment in experiments):
+        published = {f"{wanted.family}-{row}": theirs for row, theirs in wanted.published.items()}
+        print(shots_table(rows, published))
+    else:
+        print(seed_table(row for row in rows if row["split"] == "test"))
     if json is not None:
         write_json(json, rows)
 

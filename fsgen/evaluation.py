@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair', 'sample_sheet',
-           'recognised', 'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table']
+           'recognised', 'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table',
+           'shots_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from itertools import product
 from pathlib import Path
 from typing import NamedTuple
 
@@ -278,3 +280,27 @@ def seed_table(
                 f"{same[0]['parameters']:,}",
             ])  # fmt: skip
     return markdown(lines)
+
+# %% ../nbs/16_evaluation.ipynb #6568e024
+def shots_table(
+    rows: Iterable[dict],  # of results.json
+    published: dict[str, dict[int, tuple[float, float]]] | None = None,  # by name and shots: test and train
+) -> str:
+    "A Markdown table: an experiment a line, a number of shots a column; mean over seeds, error over classes."
+    rows, lines = list(rows), {}
+    numbers = sorted({row["shots"] for row in rows})
+    for shots, split in product(numbers, ("test", "train")):
+        for name, same in by_seed(r for r in rows if (r["shots"], r["split"]) == (shots, split)).items():
+            cells = lines.setdefault(name, {})
+            if split == "train":
+                cells[shots] += f" ({mean_of(same):.4f})"
+                continue
+            cells[shots] = f"{mean_of(same):.4f}"
+            errors = [row["stderr"] for row in same if row["stderr"] is not None]
+            cells[shots] += f" ± {statistics.mean(errors):.4f}" if errors else ""
+    for name, theirs in (published or {}).items():
+        if name in lines:
+            said = {shots: f"{test:.3f} ({train:.3f})" for shots, (test, train) in theirs.items()}
+            lines[f"{name}, published"] = said
+    head = ["", *(f"{shots}-shot" for shots in numbers)]
+    return markdown([head, *([name, *(cells.get(s, "") for s in numbers)] for name, cells in lines.items())])

@@ -4,10 +4,10 @@
 
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL', 'FLIP', 'OMNIGLOT',
-           'INNER', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS',
-           'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'COPYING_ROWS', 'TABLES', 'energy',
-           'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'build', 'read_data', 'check_fits', 'check_memory',
-           'Family', 'Table', 'experiment_names', 'find_experiment']
+           'INNER', 'MIXED', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES',
+           'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'PUBLISHED', 'COPYING_ROWS',
+           'TABLES', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'build', 'read_data', 'check_fits',
+           'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -89,6 +89,7 @@ class Experiment(Settings):
     task: Annotated[str, one_of(TASKS)] = "characters"  # how episodes are made
     model: Annotated[str, one_of(MODELS)] = "attention"  # how the support set speaks
     shots: int = 4  # images in a support set
+    mixed_shots: bool = False  # train on 1 to `shots`, drawn for every batch, and measure at 1, 2, 4, ...
     size: int = 16  # side of the images, pixels
     levels: int = 256  # photographs: levels of a colour channel, a power of two; drawings have 2
     # where the data set is, if not in the data folder; for data=folder, a folder or zip of your images
@@ -128,6 +129,9 @@ class Experiment(Settings):
         self.check_at_least(0, "warmup", "validate", "seed")
         self.check_at_most(MOST_STEPS, "steps")
         self.check_at_most(MOST_SHOTS, "shots")
+        check(
+            not self.mixed_shots or self.shots > 1, "mixed_shots draws from 1 to shots; ask for more than 1."
+        )
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
         check(self.seed < 2**32, f"seed must be below 2**32, not {self.seed}.")
@@ -157,6 +161,11 @@ class Experiment(Settings):
         settings = changes.pop("settings", settings)
         settings = replace(settings, **{name: changes.pop(name) for name in theirs & changes.keys()})
         return replace(self, settings=settings, **changes)
+
+    @property
+    def measured_shots(self) -> tuple[int, ...]:
+        "What it is tested at: `shots`, or if they are mixed, the powers of two up to that."
+        return tuple(2**k for k in range(self.shots.bit_length())) if self.mixed_shots else (self.shots,)
 
     def record(self) -> dict:
         "All fields and the model's settings, flat, as JSON has it."
@@ -301,6 +310,8 @@ FLIP = GLYPHS | dict(task="inversion", shots=1, batch=16, learning_rate=7e-3, va
 OMNIGLOT = dict(data="omniglot", size=26, precision="bf16")
 # An inner step costs more than a target does, so the models that take one share it among four targets.
 INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
+# One training for all numbers of shots; every step has 32 targets, four to a support set, for every model.
+MIXED = OMNIGLOT | dict(shots=8, mixed_shots=True, batch=8, targets=4, steps=9_375, warmup=300, stride=2)
 BRIEF = OMNIGLOT | dict(steps=1_000, batch=8, targets=4, warmup=100, ema=0.99, checkpoint_every=100)
 
 # %% ../nbs/12_experiments.ipynb #6259dbfa
@@ -334,6 +345,7 @@ FAMILIES: dict[str, Family] = {
     "glyphs-4shot": Family(GLYPHS | dict(steps=600, batch=8, targets=4)),
     "inner-steps": Family(GLYPHS | SMALL | dict(batch=8, targets=4, validate=0)),
     "brief-4shot": Family(BRIEF | dict(stride=1)),
+    "characters": Family(MIXED),
     **{f"characters-{shots}shot": Family(OMNIGLOT | dict(shots=shots), INNER) for shots in (1, 2, 4, 8)},
     "brief-inversion-24": Family(BRIEF_INVERSION),
     "brief-products-32": Family(BRIEF_PRODUCTS),
@@ -364,6 +376,9 @@ class Table(Settings):
     best: dict[str, float | str] = field(default_factory=dict)
     seeds: int = 3  # trainings of each row
     claims: tuple[str, ...] = ()  # rows that carry a claim, which are trained from CLAIM_SEEDS
+    brief: dict[str, Any] = field(default_factory=dict)  # what a brief version changes in every row
+    # by row and shots: nats/dim of the paper, test and train
+    published: dict[str, dict[int, tuple[float, float]]] = field(default_factory=dict)
 
     def __post_init__(self):
         super().__post_init__()
@@ -401,6 +416,19 @@ class Table(Settings):
                 made.append(replace(e, name=f"{e.name}-{seed}"))
         return made
 
+    def shorter(self) -> "Table":
+        "The brief version, one training of each row; its rows have names of their own."
+        check(bool(self.brief), f"The table of {self.family} has no brief version.")
+        name, best = "{}-brief".format, self.best.items()
+        return replace(
+            self,
+            rows={name(row): {"model": row} | own | self.brief for row, own in self.rows.items()},
+            to=name(self.to),
+            best={name(row): name(rate) if isinstance(rate, str) else rate for row, rate in best},
+            seeds=1, claims=(), brief={},
+            published={name(row): theirs for row, theirs in self.published.items()},
+        )  # fmt: skip
+
     def rates(self) -> list[Experiment]:
         "Every row that has a rate of its own at every one of `RATES`, on held-out training classes."
         own = [row for row in self.rows if not isinstance(self.best.get(row), str)]
@@ -424,6 +452,11 @@ MAIN_ROWS = {  # the models, and what they have to beat
     "attention-uniform": dict(model="attention", start="uniform"),
     "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
 }  # fmt: skip
+PUBLISHED = {  # on Omniglot, by model and shots: nats/dim on test and train (paper, tables 1 and 3)
+    "conditional": {1: (0.077, 0.070), 2: (0.077, 0.068), 4: (0.077, 0.067), 8: (0.076, 0.065)},
+    "attention": {1: (0.071, 0.066), 2: (0.068, 0.064), 4: (0.066, 0.062), 8: (0.064, 0.060)},
+    "meta": {4: (0.068, 0.065)},
+}
 COPYING_ROWS = {  # copying with a gradient: in what it remembers, or beside it
     "copying-output-error": dict(model="copying", value="output error"),
     "copying-error": dict(model="copying", value="error"),
@@ -439,6 +472,11 @@ TABLES: dict[str, Table] = {
         family: Table(family, MAIN_ROWS, to="attention")
         for family in ("brief-4shot", "brief-inversion-24", "brief-eth80-32", "brief-products-32")
     },
+    "characters": Table(
+        "characters",
+        {row: {} for row in ("no-support", "mean-image", "conditional", "attention", "copying", "meta")},
+        to="conditional", seeds=1, brief=dict(steps=1_000, warmup=100, ema=0.99), published=PUBLISHED,
+    ),
     "glyphs-4shot": Table(
         "glyphs-4shot",
         MAIN_ROWS | COPYING_ROWS,

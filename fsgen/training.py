@@ -15,6 +15,7 @@ import io
 import json
 import math
 import os
+import random
 import signal
 import sys
 import threading
@@ -48,10 +49,12 @@ def training_episodes(
     step: int,
 ) -> Episode:
     "The episodes of one step: decided by seed and step, and by the device, whose generator draws them."
-    device = data.images.device
-    generator = torch.Generator(device).manual_seed(experiment.seed * STEPS_A_SEED + step)
+    device, seed, shots = data.images.device, experiment.seed * STEPS_A_SEED + step, experiment.shots
+    if experiment.mixed_shots:
+        shots = random.Random(seed).randint(1, shots)  # the same on every device
+    generator = torch.Generator(device).manual_seed(seed)
     indices = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
-    return TASKS[experiment.task](data, indices, experiment.shots, generator, experiment.targets)
+    return TASKS[experiment.task](data, indices, shots, generator, experiment.targets)
 
 # %% ../nbs/14_training.ipynb #d981c68f
 @torch.no_grad()

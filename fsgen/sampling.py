@@ -35,11 +35,11 @@ from torch import Tensor
 from torch.func import vmap
 
 from fsgen.attention import (
-    POSITIONS,
     Attention,
     AttentionPixelCNN,
     MeanImagePixelCNN,
     Memory,
+    PaperAttentionPixelCNN,
     Picture,
     PlacesPixelCNN,
     positions,
@@ -318,9 +318,11 @@ class AttentionLookup:
     ):
         self.attention, self.memory, linear = attention, memory, attention.query.linear
         temperature = 1 if attention.log_temperature is None else attention.log_temperature.exp()
-        # the query's weights for the features of a pixel (planes, P), and for its place (POSITIONS, P)
-        self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-POSITIONS])
-        places = positions(*shape, of_place.device).to(of_place.dtype).movedim(0, -1)
+        # the query's weights for the features of a pixel (planes, P), and for its place (places, P)
+        self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-attention.query.places])
+        places = (
+            positions(*shape, of_place.device)[: attention.query.places].to(of_place.dtype).movedim(0, -1)
+        )
         self.place_queries = places @ of_place + linear.bias * temperature  # (height, width, P)
         self.row_queries = torch.empty_like(self.place_queries[0])  # (width, P), of the row being drawn
 
@@ -391,6 +393,7 @@ SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], Bod
     PlacesPixelCNN: picture_inputs,
     MeanImagePixelCNN: picture_inputs,
     AttentionPixelCNN: attention_inputs,
+    PaperAttentionPixelCNN: attention_inputs,
     CopyingPixelCNN: attention_inputs,
     MetaPixelCNN: fast_weight_inputs,
 }

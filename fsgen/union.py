@@ -85,8 +85,7 @@ class PlaceBody(PixelCNN):
 
     def forward(self, x: Tensor, role: int = -1) -> Tensor:
         "As in `PixelCNN`."
-        skips = self.features(x, role)
-        return torch.stack([head(skips, x) for head in self.heads], 2)
+        return self.head_logits(self.features(x, role), x)
 
 
 class PlaceInnerLoss(InnerLoss):

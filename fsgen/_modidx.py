@@ -259,6 +259,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fsgen.experiments.energy': ('experiments.html#energy', 'fsgen/experiments.py'),
                                    'fsgen.experiments.experiment_names': ('experiments.html#experiment_names', 'fsgen/experiments.py'),
                                    'fsgen.experiments.find_experiment': ('experiments.html#find_experiment', 'fsgen/experiments.py'),
+                                   'fsgen.experiments.make_model': ('experiments.html#make_model', 'fsgen/experiments.py'),
                                    'fsgen.experiments.one_of': ('experiments.html#one_of', 'fsgen/experiments.py'),
                                    'fsgen.experiments.read_data': ('experiments.html#read_data', 'fsgen/experiments.py'),
                                    'fsgen.experiments.suggest': ('experiments.html#suggest', 'fsgen/experiments.py')},

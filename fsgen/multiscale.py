@@ -25,7 +25,7 @@ FACTOR = 2  # side of a scale over that of the next coarser one
 
 def shrink(images: Tensor, step: int = FACTOR) -> Tensor:  # (..., h, w) -> (..., h/step, w/step), rounded up
     "Every `step`-th pixel of every `step`-th row, from the first on."
-    return images[..., ::step, ::step]
+    return images[..., ::step, ::step]  # a view: who writes to it writes to the images
 
 # %% ../nbs/08_multiscale.ipynb #ba89d653
 COARSE_KERNELS = 5, 3  # sides of the kernels that look at the coarse image
@@ -36,9 +36,9 @@ class UpscalingBody(PixelCNN):
 
     def __init__(
         self,
-        channels: int = 1,  # image channels, in autoregressive order
-        levels: int = 2,  # levels a channel takes, 2 to 256
-        config: BodyConfig = BodyConfig(),
+        channels: int,  # image channels, in autoregressive order
+        levels: int,  # levels a channel takes, 2 to 256
+        config: BodyConfig,
         summary_size: int = 0,  # of the summary vector h, 0 for none
         lookup_planes: int = 0,  # channels of the lookup map of the few-shot model, 0 for none
     ):
@@ -77,7 +77,7 @@ def upscaler(model_class: type[FewShotModel]) -> type[FewShotModel]:
     body = model_class.body_class
     if body is PixelCNN:
         body = UpscalingBody
-    else:  # a body of its own: what it gives to `PixelCNN.features` now passes the view
+    else:  # what a body of its own gives to `PixelCNN` passes through `UpscalingBody`
         body = type(f"Upscaling{body.__name__}", (body, UpscalingBody), {})
     return type(f"Upscaling{model_class.__name__}", (model_class,), {"body_class": body})
 
@@ -101,7 +101,7 @@ class MultiscalePixelCNN(FewShotModel):
             1 <= scales <= min(h, w).bit_length(),
             f"Images of {h}x{w} can be halved to at most {min(h, w).bit_length()} scales, not {scales}.",
         )
-        self.steps = [FACTOR**k for k in reversed(range(scales))]  # pixels from pixel to pixel, coarsest first
+        self.steps = [FACTOR**k for k in reversed(range(scales))]  # of `shrink`, coarsest scale first
         base = config if base_layers is None else replace(config, layers=base_layers)
         self.models = nn.ModuleList()
         for step in self.steps:

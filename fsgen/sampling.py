@@ -555,6 +555,7 @@ class CachedSampler:
         return images
 
 # %% ../nbs/15_sampling.ipynb #77d1cfbc
+@torch.no_grad()
 def draw_scales(
     model: MultiscalePixelCNN,
     support: Tensor,  # (b, s, c, h, w) levels

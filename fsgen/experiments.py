@@ -118,10 +118,8 @@ class Experiment(Settings):
         )
         self.check_at_least(1, *"shots size scales steps batch targets accumulate checkpoint_every".split())
         self.check_at_least(0, "base_layers", "warmup", "validate", "seed")
-        check(
-            self.scales > 1 or not self.base_layers,
-            f"base_layers are those of the coarsest of several scales; leave base_layers={self.base_layers} out.",
-        )
+        alone = f"base_layers are of the coarsest of several scales; leave out base_layers={self.base_layers}."
+        check(self.scales > 1 or not self.base_layers, alone)
         self.check_at_most(MOST_STEPS, "steps")
         self.check_at_most(MOST_SHOTS, "shots")
         for name in ("learning_rate", "clip"):

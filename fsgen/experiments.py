@@ -118,8 +118,10 @@ class Experiment(Settings):
         )
         self.check_at_least(1, *"shots size scales steps batch targets accumulate checkpoint_every".split())
         self.check_at_least(0, "base_layers", "warmup", "validate", "seed")
-        alone = f"base_layers are of the coarsest of several scales; leave out base_layers={self.base_layers}."
-        check(self.scales > 1 or not self.base_layers, alone)
+        check(
+            self.scales > 1 or self.base_layers == 0,
+            f"base_layers are those of the coarsest of several scales: leave {self.base_layers} out.",
+        )
         self.check_at_most(MOST_STEPS, "steps")
         self.check_at_most(MOST_SHOTS, "shots")
         for name in ("learning_rate", "clip"):

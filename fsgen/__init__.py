@@ -25,6 +25,7 @@ _HOME = {
     "attention": ["AttentionConfig", "AttentionPixelCNN"],
     "meta": ["MetaConfig", "MetaPixelCNN"],
     "union": ["CopyingConfig", "CopyingPixelCNN"],
+    "multiscale": ["MultiscalePixelCNN"],
     "datasets": ["DATA", "DataSet", "omniglot", "photographs"],
     "experiments": ["EXPERIMENTS", "FAMILIES", "LOSSES", "MODELS", "Experiment", "Family", "find_experiment"],
     "runs": ["load"],

@@ -9,6 +9,7 @@ __all__ = ['FIRST_SUPPORT_KERNEL', 'SUPPORT_KERNEL', 'SupportEncoder', 'check_im
 # %% ../nbs/04_conditional.ipynb #45c6ae24
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import product
 from typing import NamedTuple
 
 import torch
@@ -81,6 +82,7 @@ class FewShotModel(nn.Module):
     """
 
     config_class: type[BodyConfig] = BodyConfig  # of its settings
+    body_class: type[PixelCNN] = PixelCNN  # of its body
     experiment: object = None  # what it was trained as, and
     facts: dict | None = None  # how, where `train` or `load` made it (chapters 13 and 14)
 
@@ -144,6 +146,11 @@ class FewShotModel(nn.Module):
         return self.forward(images, support)
 
     @property
+    def order(self) -> list[tuple[int, int]]:
+        "The places (i, j) of all pixels, each predicted from those before it: raster order."
+        return list(product(*map(range, self.shape[1:])))
+
+    @property
     def device(self) -> torch.device:
         "Where the weights are."
         return next(self.parameters()).device
@@ -174,7 +181,6 @@ class ConditionalPixelCNN(FewShotModel):
     "The support set as one vector, a bias in every gated layer (paper, section 3)."
 
     config_class = ConditionalConfig
-    body_class: type[PixelCNN] = PixelCNN
 
     def __init__(
         self,
@@ -183,9 +189,9 @@ class ConditionalPixelCNN(FewShotModel):
         config: ConditionalConfig | None = None,
     ):
         super().__init__(shape, levels, config)
-        sizes = self.config.summary_size, self.lookup_planes
-        self.body = self.body_class(shape[0], levels, self.config, *sizes)
-        self.encoder = SupportEncoder(shape, self.config.skip, self.config.summary_size)
+        size = self.config.summary_size
+        self.body = self.body_class(shape[0], levels, self.config, size, self.lookup_planes)
+        self.encoder = SupportEncoder(shape, self.config.skip, size)
 
     @property
     def lookup_planes(self) -> int:
@@ -215,7 +221,7 @@ class NoSupportPixelCNN(FewShotModel):
         config: BodyConfig | None = None,
     ):
         super().__init__(shape, levels, config)
-        self.body = PixelCNN(shape[0], levels, self.config)
+        self.body = self.body_class(shape[0], levels, self.config)
 
     def encode(self, support: Tensor) -> Nothing:
         return Nothing(torch.empty(len(support), 0, device=support.device))

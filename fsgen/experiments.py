@@ -7,8 +7,8 @@ __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEP
            'INNER', 'MIXED', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'FAMILIES',
            'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS',
            'BRIEF_CHARACTERS', 'PUBLISHED', 'COPYING_ROWS', 'TABLES', 'energy', 'nll_and_energy', 'one_of', 'suggest',
-           'Experiment', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
-           'find_experiment']
+           'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
+           'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -34,6 +34,7 @@ from .episodes import TASKS, Splits, held_out, same_class
 from .gated import BodyConfig, Settings
 from .likelihood import InputError, check, energy_score, nll
 from .meta import MetaPixelCNN
+from .multiscale import MultiscalePixelCNN
 from .union import CopyingPixelCNN, PlaceMetaPixelCNN, SteppedCopyingPixelCNN
 
 # %% ../nbs/12_experiments.ipynb #69a68182
@@ -102,6 +103,8 @@ class Experiment(Settings):
     # where the data set is, if not in the data folder; for data=folder, a folder or zip of your images
     root: str = ""
     settings: BodyConfig = field(default=None)  # of the model, its `config_class`
+    scales: int = 1  # the model once for each, every scale half as large as the next; 1 is the model alone
+    base_layers: int = 0  # gated layers at the coarsest of several scales, 0 for as many as at the others
     loss: Annotated[str, one_of(LOSSES)] = "nll"  # what training descends; nats/dim are measured anyway
     steps: int = 8_000  # optimizer steps
     batch: int = 16  # support sets a step
@@ -132,8 +135,12 @@ class Experiment(Settings):
             isinstance(self.settings, config_class),
             f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
         )
-        self.check_at_least(1, *"shots size steps batch targets accumulate checkpoint_every".split())
-        self.check_at_least(0, "warmup", "validate", "seed")
+        self.check_at_least(1, *"shots size scales steps batch targets accumulate checkpoint_every".split())
+        self.check_at_least(0, "base_layers", "warmup", "validate", "seed")
+        check(
+            self.scales > 1 or self.base_layers == 0,
+            f"base_layers are those of the coarsest of several scales: leave {self.base_layers} out.",
+        )
         self.check_at_most(MOST_STEPS, "steps")
         self.check_at_most(MOST_SHOTS, "shots")
         check(
@@ -202,6 +209,18 @@ class Experiment(Settings):
         return cls(settings=settings, **{k: v for k, v in record.items() if k in mine})
 
 # %% ../nbs/12_experiments.ipynb #96dd5dcd
+def make_model(
+    experiment: Experiment,
+    shape: tuple[int, int, int],  # (c, h, w) of the images
+    levels: int,  # levels a channel takes
+) -> FewShotModel:
+    "The experiment's model, or one of its class for each scale."
+    e, model_class = experiment, MODELS[experiment.model]
+    if e.scales == 1:
+        return model_class(shape, levels, e.settings)
+    return MultiscalePixelCNN(shape, levels, e.settings, model_class, e.scales, e.base_layers or None)
+
+
 def build(
     experiment: Experiment,
     shape: tuple[int, int, int],  # (c, h, w) of the images
@@ -210,7 +229,7 @@ def build(
     "The experiment's model, its weights drawn from the experiment's seed."
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(experiment.seed)
-        model = MODELS[experiment.model](shape, levels, experiment.settings)
+        model = make_model(experiment, shape, levels)
     return model.to(memory_format=torch.channels_last)
 
 # %% ../nbs/12_experiments.ipynb #6af73d62
@@ -284,7 +303,7 @@ def check_memory(
         check_fits(step, f"A step on {e.batch * e.targets:,} targets with {planes:,} planes in all layers")
     try:
         with torch.device("meta"):
-            model = MODELS[e.model](shape, levels, e.settings)
+            model = make_model(e, shape, levels)
     except (NotImplementedError, RuntimeError):
         return  # a model of yours that can't be made without values
     weights = sum(p.numel() for p in model.parameters())
@@ -366,6 +385,7 @@ FAMILIES: dict[str, Family] = {
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),
     "products-32": Family(PRODUCTS),
+    "products-multiscale": Family(PRODUCTS | dict(scales=3, base_layers=12)),
 }
 EXPERIMENTS: dict[str, Experiment] = {"custom": Experiment()}  # of no family; `fsgen train` without a name
 

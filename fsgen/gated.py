@@ -214,5 +214,8 @@ class PixelCNN(nn.Module):
         look_up: Callable[[Tensor], Tensor] | None = None,  # see `features`
     ) -> Tensor:  # (b, levels, c, h, w)
         "Teacher-forced logits of every channel of every pixel."
-        skips = self.features(x, summary, look_up)
+        return self.head_logits(self.features(x, summary, look_up), x)
+
+    def head_logits(self, skips: Tensor, x: Tensor) -> Tensor:
+        "Logits (b, levels, c, h, w) from the features (b, skip, h, w) and the scaled images (b, c, h, w)."
         return torch.stack([head(skips, x) for head in self.heads], 2)

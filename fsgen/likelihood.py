@@ -8,7 +8,7 @@ __all__ = ['InputError', 'check', 'nll', 'nats_per_dim', 'bits_per_dim', 'invert
 
 # %% ../nbs/00_likelihood.ipynb #ec31ea67
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from itertools import product
 
 import torch
@@ -109,13 +109,15 @@ def ancestral_sample(
     device: torch.device | str = "cpu",  # where `logits` wants its images
     given: Tensor | None = None,  # inpainting: images (b, c, h, w) of which some pixels are kept
     keep: Tensor | None = None,  # inpainting: True where `given` is kept, broadcast to (b, c, h, w)
+    order: Iterable[tuple[int, int]] | None = None,  # all places (i, j), raster order if None
 ) -> Tensor:  # (b, c, h, w) uint8
-    "Draw images pixel by pixel in raster order, one call of `logits` a channel of a pixel."
+    "Draw images pixel by pixel, one call of `logits` a channel of a pixel."
     given, keep = (part.to(device) for part in check_given(given, keep, shape))
     u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device)
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     _, c, h, w = shape
-    for i, j, k in product(range(h), range(w), range(c)):
+    order = product(range(h), range(w)) if order is None else order
+    for (i, j), k in product(order, range(c)):
         asked = logits(images)[:, :, k, i, j]  # (b, levels)
         check_logits(asked, f"in channel {k} of pixel ({i}, {j})")
         drawn = invert_cdf(asked, u[:, k, i, j]).to(images)

@@ -104,7 +104,6 @@ class MetaPixelCNN(FewShotModel):
     "The support set as a gradient step on all weights of the body (paper, section 3.2)."
 
     config_class: type[MetaConfig] = MetaConfig
-    body_class: type[PixelCNN] = PixelCNN
     loss_class: type[InnerLoss] = InnerLoss
 
     def __init__(

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer', 'PixelLayer', 'Lookup',
            'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
-           'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs', 'PixelHead',
-           'CachedSampler', 'sample', 'assert_same_pixels', 'fixed_point_sample']
+           'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs',
+           'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_scales', 'sample', 'assert_same_pixels',
+           'fixed_point_sample']
 
 # %% ../nbs/15_sampling.ipynb #27b09ef8
 # `sample(model, support, samples)` is the entry point; `CachedSampler` does its work, over a `CachedBody`.
@@ -32,7 +33,7 @@ from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
-from torch.func import vmap
+from torch.func import functional_call, vmap
 
 from fsgen.attention import (
     Attention,
@@ -48,6 +49,7 @@ from .conditional import ConditionalPixelCNN, FewShotModel, NoSupportPixelCNN, N
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
+from .multiscale import MultiscalePixelCNN, UpscalingBody, shrink
 from .union import CopyingPixelCNN
 
 # %% ../nbs/15_sampling.ipynb #ce361bb2
@@ -398,6 +400,36 @@ SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], Bod
     MetaPixelCNN: fast_weight_inputs,
 }
 
+# %% ../nbs/15_sampling.ipynb #badd2823
+class BothLookups:
+    "Two lookups, the channels of the second behind those of the first."
+
+    def __init__(self, first: Lookup, second: Lookup):
+        self.both = first, second
+
+    def start_row(self, i: int):
+        for lookup in self.both:
+            lookup.start_row(i)
+
+    def __call__(self, h: Tensor, j: int) -> Tensor:
+        return torch.cat([lookup(h, j) for lookup in self.both], 1)
+
+
+def with_view(
+    body: UpscalingBody,
+    inputs: BodyInputs,  # of the few-shot model
+    coarse: Tensor,  # (b*samples, c, h, w) levels, the next coarser images
+) -> BodyInputs:
+    "What reaches an upscaler's body: the few-shot model's inputs, and its view of the coarse images."
+    of_view = {name: weight for name, weight in inputs.weights.items() if name.startswith("view.")}
+    x = body.scale(coarse).unflatten(0, (len(of_view["view.0.weight"]), -1))  # (g, n, c, h, w)
+
+    def see(weights, x):
+        return functional_call(body.view, {name.removeprefix("view."): w for name, w in weights.items()}, x)
+
+    view = PictureLookup(vmap(see)(of_view, x).flatten(0, 1))
+    return inputs._replace(lookup=view if inputs.lookup is None else BothLookups(inputs.lookup, view))
+
 # %% ../nbs/15_sampling.ipynb #b1a7e003
 class PixelHead:
     "A `ColourHead` at one pixel."
@@ -429,10 +461,15 @@ class CachedSampler:
         model: FewShotModel,
         support: Tensor,  # (b, s, c, h, w), levels
         samples: int = 1,  # images for each support set
+        coarse: Tensor | None = None,  # of an upscaler: the coarser images (b*samples, c, h, w), levels
     ):
-        body = type(getattr(model, "body", None))
-        check(body is PixelCNN, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
-        inputs = SAMPLERS[type(model)](model, model.context(support), samples)
+        cls, body, known = type(model), type(getattr(model, "body", None)), PixelCNN
+        if coarse is not None:  # the few-shot model of an upscaler is its base
+            cls, known = cls.__base__, UpscalingBody
+        check(body is known, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
+        inputs = SAMPLERS[cls](model, model.context(support), samples)
+        if coarse is not None:
+            inputs = with_view(model.body, inputs, coarse)
         count, (channels, _, width) = len(support) * samples, model.shape
         self.body = CachedBody(model.body, inputs, count, width)
         self.heads = [PixelHead(inputs.weights, k) for k in range(channels)]
@@ -522,6 +559,27 @@ class CachedSampler:
 
 # %% ../nbs/15_sampling.ipynb #77d1cfbc
 @torch.no_grad()
+def draw_scales(
+    model: MultiscalePixelCNN,
+    support: Tensor,  # (b, s, c, h, w) levels
+    samples: int,  # images for each support set
+    u: Tensor,  # (b*samples, c, h, w), noise, as are the next two
+    given: Tensor,  # levels, of which some are kept
+    keep: Tensor,  # True where `given` is kept
+) -> list[Tensor]:  # (b*samples, c, h/step, w/step) uint8 for each of `model.steps`
+    "The images of every scale, coarsest first: an upscaler keeps what it is given and draws the rest."
+    drawn = []
+    for scale, step in zip(model.models, model.steps, strict=True):
+        its_support, its_u, its_given, its_keep = (shrink(x, step) for x in (support, u, given, keep))
+        coarse = drawn[-1] if drawn else None
+        if drawn:
+            its_given, its_keep = its_given.clone(), its_keep.clone()
+            shrink(its_given)[:], shrink(its_keep)[:] = coarse, True
+        drawn.append(CachedSampler(scale, its_support, samples, coarse).draw(its_u, its_given, its_keep))
+    return drawn
+
+
+@torch.no_grad()
 def sample(
     model: FewShotModel,
     support: Tensor,  # (b, s, c, h, w) levels
@@ -540,16 +598,21 @@ def sample(
     support, kept = support.to(device), check_given(given, keep, shape)
     if given is not None:
         model.check_images(given, "given", 4)
-    if type(model) not in SAMPLERS:
+    multiscale = type(model) is MultiscalePixelCNN
+    few_shot = type(model.models[0] if multiscale else model)
+    if few_shot not in SAMPLERS:
         warnings.warn(
-            f"{type(model).__name__} has no entry in SAMPLERS: it is drawn by the naive loop, "
+            f"{few_shot.__name__} has no entry in SAMPLERS: it is drawn by the naive loop, "
             f"{shape[1] * shape[2] * shape[3]:,} passes.",
             stacklevel=3,
         )
         logits = partial(model.logits, context=model.context(support))
-        return ancestral_sample(logits, shape, generator, device, given, keep)
+        return ancestral_sample(logits, shape, generator, device, given, keep, model.order)
     u = torch.rand(*shape, generator=generator, dtype=torch.float32)
-    return CachedSampler(model, support, samples).draw(*(part.to(device) for part in (u, *kept)))
+    noise_and_kept = [part.to(device) for part in (u, *kept)]
+    if multiscale:
+        return draw_scales(model, support, samples, *noise_and_kept)[-1]
+    return CachedSampler(model, support, samples).draw(*noise_and_kept)
 
 # %% ../nbs/15_sampling.ipynb #22dd0030
 TIE = 2e-6  # from a border between two levels, within which rounding decides
@@ -573,18 +636,20 @@ def assert_same_pixels(
     check(dtype.itemsize >= 4, f"Compare in float32 or float64: in {dtype} both samplers round too much.")
     shape, device = (len(support) * samples, *model.shape), model.device
     logits, noise = partial(model.logits, context=model.context(support.to(device))), torch.Generator()
-    naive = ancestral_sample(logits, shape, noise.manual_seed(seed), device)
+    naive = ancestral_sample(logits, shape, noise.manual_seed(seed), device, order=model.order)
     drawn = sample(model, support, samples, noise.manual_seed(seed))
     u = torch.rand(*shape, generator=noise.manual_seed(seed), dtype=torch.float32).to(device)
-    differ, u = (x.movedim(1, -1).flatten(1) for x in (naive != drawn, u))  # (b*samples, h*w*c)
+    rows, columns = zip(*model.order, strict=True)
+    differ, u = (x[..., rows, columns].mT.flatten(1) for x in (naive != drawn, u))  # (b*samples, h*w*c)
     parted = differ.any(1).nonzero().flatten().tolist()
     if parted:
-        cdf = logits(naive).float().softmax(1).cumsum(1).permute(0, 3, 4, 2, 1).flatten(1, 3)
+        cdf = logits(naive).float().softmax(1).cumsum(1)[..., rows, columns]  # (b*samples, levels, c, h*w)
+        cdf = cdf.permute(0, 3, 2, 1).flatten(1, 2)
     for image in parted:
         first = differ[image].int().argmax()
         gap = (cdf[image, first] - u[image, first]).abs().min().item()
         if gap >= TIE:  # not an assert, which python -O leaves out
-            where = f"Image {image} parts from the naive loop at dimension {first} of its raster order"
+            where = f"Image {image} parts from the naive loop at dimension {first} of its order"
             raise AssertionError(f"{where}, {gap:.1e} from a border: rounding can't be the reason.")
     return len(parted)
 

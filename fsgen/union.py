@@ -98,8 +98,7 @@ class PlaceBody(PixelCNN):
         role: int = -1,
     ) -> Tensor:
         "As in `PixelCNN`."
-        skips = self.features(x, summary, look_up, role)
-        return torch.stack([head(skips, x) for head in self.heads], 2)
+        return self.head_logits(self.features(x, summary, look_up, role), x)
 
 
 @dataclass(frozen=True)

@@ -66,7 +66,9 @@ def stand_ins(tmp_path, monkeypatch):
 
 def test_paper_presets_are_there():
     assert set(PAPER) == {
-        f"{name}-{model}" for name in ("inversion-24", "inversion-48", "products-32") for model in MODELS
+        f"{name}-{model}"
+        for name in ("inversion-24", "inversion-48", "products-32", "products-multiscale")
+        for model in MODELS
     }
 
 

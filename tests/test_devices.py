@@ -12,6 +12,7 @@ from torch._subclasses import FakeTensorMode
 from fsgen.attention import AttentionPixelCNN
 from fsgen.conditional import ConditionalPixelCNN, Summary
 from fsgen.experiments import MODELS
+from fsgen.multiscale import MultiscalePixelCNN, shrink
 from fsgen.sampling import SAMPLERS, CachedSampler
 
 
@@ -62,6 +63,23 @@ def test_row_of_the_cached_sampler(on_fake_gpu, cls):
     model, images, support = on_fake_gpu(cls)
     with torch.no_grad():
         sampler = CachedSampler(model, support, samples=1)
+        sampler.start_row(0, torch.rand(images.shape, device="cuda"), images, images > 0)
+        sampler.draw_row()
+    assert devices([sampler.levels]) == {"cuda"}
+
+
+class ScalesOfAttention(MultiscalePixelCNN):
+    config_class = AttentionPixelCNN.config_class
+
+    def __init__(self, shape, levels, config):
+        super().__init__(shape, levels, config, AttentionPixelCNN)
+
+
+def test_scales(on_fake_gpu):
+    model, images, support = on_fake_gpu(ScalesOfAttention)
+    assert devices([model.nll(images, support)]) == {"cuda"}
+    with torch.no_grad():
+        sampler = CachedSampler(model.models[-1], support, 1, shrink(images))
         sampler.start_row(0, torch.rand(images.shape, device="cuda"), images, images > 0)
         sampler.draw_row()
     assert devices([sampler.levels]) == {"cuda"}

@@ -520,9 +520,9 @@ MEASURED = "measured.json"  # in a run folder
 
 def read_measured(experiment: Experiment, folder: Path) -> list[Measured] | None:
     "What `train_and_measure` has written for the experiment; None if it has not."
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, InputError):
         parts = jsonlib.loads((folder / MEASURED).read_bytes())
-        if parts[0]["row"]["config"] == experiment.record():
+        if Experiment.from_record(parts[0]["row"]["config"]) == experiment:  # an older version's, too
             return [Measured(folder, p["row"], torch.tensor(p["nats"]), p["classes"]) for p in parts]
     return None
 

@@ -71,9 +71,7 @@ def upright(
 ) -> Image.Image:
     "A picture in RGB, turned as its camera was held, on white; `ValueError` says why it can't be used."
     image = open_image(content)
-    if image.format != "MPO" and getattr(
-        image, "is_animated", False
-    ):  # MPO: a photograph and its preview
+    if image.format != "MPO" and getattr(image, "is_animated", False):  # MPO: a photograph and its preview
         raise ValueError("several pictures in one file")
     if image.mode.startswith(("I", "F")):
         raise ValueError("more than 8 bits a channel")

@@ -9,11 +9,11 @@ ABOUT = """Few-shot autoregressive density estimation.
 `--import MODULE` first imports your module that registers models, tasks, data sets.
 """
 COMMANDS = {
-    "demo": "Train few-shot models on glyphs: flips, and letters that are the letter, in minutes.",
+    "demo": "Train small models on glyphs, in minutes: flips and letters.",
     "train": "Train an experiment, or go on where it was stopped.",
     "evaluate": "Nats/dim of trained runs, each compared with the first.",
     "sample": "Draw samples of trained runs side by side.",
-    "score": "Nats/dim and nats of an image of yours given others; of a drawing, without their help, too.",
+    "score": "Nats of an image of yours given others.",
     "data": "Say which data sets are there and how to get others.",
     "reproduce": "Train, measure and compare all rows of a table; run again, it goes on where it was stopped.",
     "bench": "Speed of sampling and training on this machine.",

@@ -429,7 +429,9 @@ def save_image(
     "Save one image as PNG, a pixel a pixel; a single channel is ink on paper."
     grey = (image.float() * 255 / (levels - 1)).round().byte().numpy()
     content = io.BytesIO()
-    Picture.fromarray(255 - grey[0] if len(grey) == 1 else grey.transpose(1, 2, 0).copy()).save(content, "PNG")
+    Picture.fromarray(255 - grey[0] if len(grey) == 1 else grey.transpose(1, 2, 0).copy()).save(
+        content, "PNG"
+    )
     save(path, content.getvalue())
 
 # %% ../nbs/17_cli.ipynb #0234b1cd
@@ -459,7 +461,10 @@ def sample_command(
     check(min(episodes, samples) > 0, "episodes and samples must be at least 1.")
     check(0 <= seed < SEEDS, f"seed must be at least 0 and below 2**64, not {seed}.")
     check(bool(runs), "Name at least one run folder, or a model that comes with fsgen: characters, say.")
-    check(bool(support) or not png, "--png writes the samples of an own support set; name its files by --support.")
+    check(
+        bool(support) or not png,
+        "--png writes the samples of an own support set; name its files by --support.",
+    )
     out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
     check_writable(out / "samples.png")
     if support:
@@ -508,7 +513,9 @@ def score_command(
     image: tyro.conf.Positional[Path],
     support: tuple[Path, ...],
 ):
-    """Nats/dim and nats of an image of yours given others; of a drawing, without their help, too.
+    """Nats of an image of yours given others.
+
+    Of a drawing, without their help, too; in nats/dim and in nats.
 
     Args:
         run: run folder, .safetensors file, or name of a model that comes with fsgen
@@ -835,7 +842,7 @@ def show_demo(
 def demo_command(
     out: Path = Path("runs/demo"),
 ):
-    """Train few-shot models on glyphs: flips, and letters that are the letter, in minutes.
+    """Train small models on glyphs, in minutes: flips and letters.
 
     Args:
         out: folder of the runs, results.json and figures

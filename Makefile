@@ -5,6 +5,14 @@ READY := .venv/.installed
 NEW_ENOUGH := import sys; sys.version_info >= (3, 11) or sys.exit("constraints.txt needs Python \
 3.11 or newer. Name one, as in: make install PYTHON=python3.12")
 
+# JupyterLab wants to be asked for root, as one is in a container, and a browser needs a display.
+LAB_FLAGS := $(if $(filter 0,$(shell id -u)),--allow-root)
+ifeq ($(shell uname)$(DISPLAY)$(WAYLAND_DISPLAY),Linux)
+LAB_FLAGS += --no-browser
+NO_DISPLAY := No display here: open the address that follows in a browser; from another machine, \
+after ssh -L 8888:localhost:8888 and the name of this one.
+endif
+
 .DEFAULT_GOAL := help
 .PHONY: help install demo test lab outputs readme site
 
@@ -36,7 +44,8 @@ test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first 
 		tests/test_jupyterlab.py tests/test_training.py nbs tests --ignore tests/test_repository.py
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
-	@$(BIN)/jupyter lab nbs
+	@$(if $(NO_DISPLAY),echo "$(NO_DISPLAY)")
+	@$(BIN)/jupyter lab $(LAB_FLAGS) nbs
 
 outputs: $(READY)  ## Run notebooks and store their outputs, all or as in: make outputs ONLY="06 07"
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/make_outputs.py $(ONLY)

@@ -9,10 +9,11 @@ ABOUT = """Few-shot autoregressive density estimation.
 `--import MODULE` first imports your module that registers models, tasks, data sets.
 """
 COMMANDS = {
-    "demo": "Train the paper's models on glyphs, in minutes, with figures.",
+    "demo": "Train small models on glyphs, in minutes: flips and letters.",
     "train": "Train an experiment, or go on where it was stopped.",
     "evaluate": "Nats/dim of trained runs, each compared with the first.",
     "sample": "Draw samples of trained runs side by side.",
+    "score": "Nats of an image of yours given others.",
     "data": "Say which data sets are there and how to get others.",
     "reproduce": "Train, measure and compare all rows of a table; run again, it goes on where it was stopped.",
     "bench": "Speed of sampling and training on this machine.",

@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['HEADER_BYTES', 'TOLD', 'KEPT', 'CHECKPOINT', 'commit', 'default_device', 'device_name', 'check_facts', 'read_header',
-           'RunFolder', 'load']
+           'RunFolder', 'shipped', 'load']
 
 # %% ../nbs/13_runs.ipynb #886144b3
 import io
@@ -21,6 +21,7 @@ import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import Any
 from zipfile import BadZipFile, ZipFile
@@ -32,7 +33,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
-from .experiments import Experiment, build
+from .experiments import Experiment, build, suggest
 from .files import expand, locked, make_folder, write
 from .likelihood import InputError, check
 
@@ -408,17 +409,24 @@ def _check_fit(facts, experiment, shapes):
             f"({reason}); train again."
         ) from error
 
+# %% ../nbs/13_runs.ipynb #5126bb23
+def shipped() -> dict[str, Path]:
+    "The weights that come with the package, by the name of the model; its card, NAME.md, stands beside them."
+    return {path.stem: path for path in sorted(Path(str(files("fsgen"))).glob("weights/*.safetensors"))}
+
 # %% ../nbs/13_runs.ipynb #09c86036
 def load(
-    path: Path | str,  # a run folder, or a .safetensors file
+    path: Path | str,  # a run folder, a .safetensors file, or a name in `shipped()`
     device: torch.device | str = "cpu",
 ) -> FewShotModel:
     "A trained model from its weights; its `experiment` and `facts` say what it is and how it was made."
-    path = expand(path)
+    path, name = expand(path), str(path)
+    path = path if path.exists() else shipped().get(name, path)
     path = path / "weights.safetensors" if path.is_dir() else path
     check(
         path.is_file(),
-        f"{path} is not there; give a run folder that `fsgen train` made, or a .safetensors file.",
+        f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the name "
+        f"of a model that comes with fsgen: {suggest(name, shipped())}",
     )
     facts, experiment, shapes = read_header(path)
     with _explained(path):

@@ -10,9 +10,10 @@ import sys
 import time
 import zipfile
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
-from PIL import Image
+from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
@@ -570,3 +571,54 @@ def test_unwritable_places(refused, tiny_run, tmp_path):
     (tmp_path / "run/weights.safetensors").mkdir(parents=True)  # stands in the way, for root too
     line = ["train", NAME, *TINY, "--steps", 3, "--out", tmp_path / "run"]
     assert "weights.safetensors could not be written" in refused(*line)
+
+
+@pytest.fixture
+def drawings(tmp_path):
+    "Five image files: a cross drawn four times, dark on light or light on dark, and a blank page."
+    paths = [tmp_path / f"{k}.png" for k in range(5)]
+    for k, path in enumerate(paths):
+        ink, paper = ("black", "white") if k % 2 else ("white", "navy")
+        image = Image.new("RGB", (200 + 30 * k, 240), paper)
+        if k < 4:
+            pen = ImageDraw.Draw(image)
+            pen.line([(40, 100), (160, 100 + 4 * k)], ink, 7)
+            pen.line([(100, 30), (100 + 4 * k, 190)], ink, 7)
+        image.save(path)
+    return paths
+
+
+def test_samples_for_own_drawings(fsgen, drawings, tmp_path):
+    line = ["sample", "characters", "--support", *drawings[:3], "--samples", 2, "--png"]
+    code, out, error = fsgen(*line, "--out", tmp_path / "out")
+    assert code == 0 and not error and "shrunk to 26x26" in out
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        "samples.png", "characters-1.png", "characters-2.png",
+    }  # fmt: skip
+    with Image.open(tmp_path / "out/characters-1.png") as image:
+        assert image.size == (26, 26) and set(image.convert("L").tobytes()) <= {0, 255}
+
+
+def test_score_of_own_drawing(fsgen, drawings):
+    code, out, error = fsgen("score", "characters", drawings[3], "--support", *drawings[:3])
+    assert code == 0 and not error
+    given, without = (float(line.split(" nats/dim, ")[1].split()[0]) for line in out.splitlines()[1:])
+    assert given < without  # the other crosses help
+    code, _, error = fsgen("score", "characters", drawings[3], "--support", *drawings[:4], *drawings[:1])
+    assert code == 0 and error == "fsgen: trained with 4 supports, given 5.\n"
+
+
+def test_bad_own_drawings(refused, drawings, tmp_path):
+    text = tmp_path / "text.png"
+    text.write_text("no picture")
+    turned = Path(__file__).parent.parent / "data/weights/brief-inversion-24-attention.safetensors"
+    for model, files, said in (
+        ("characters", [tmp_path / "gone.png"], "No such file"),
+        ("characters", [text], "is not an image"),
+        ("characters", [drawings[4]], "nothing is drawn on it"),
+        ("charakters", drawings[:1], "did you mean characters?"),
+        (turned, drawings[:2], "give one support, not 2"),
+    ):
+        assert said in refused("sample", model, "--support", *files, "--out", tmp_path)
+    assert "nothing is drawn on it" in refused("score", "characters", drawings[4], "--support", drawings[0])
+    assert "--support" in refused("sample", "characters", "--png")

@@ -557,7 +557,7 @@ class CachedSampler:
             images[:, :, i] = self.levels.permute(2, 1, 0)
         return images
 
-# %% ../nbs/15_sampling.ipynb #77d1cfbc
+# %% ../nbs/15_sampling.ipynb #66308599
 @torch.no_grad()
 def draw_scales(
     model: MultiscalePixelCNN,
@@ -578,7 +578,7 @@ def draw_scales(
         drawn.append(CachedSampler(scale, its_support, samples, coarse).draw(its_u, its_given, its_keep))
     return drawn
 
-
+# %% ../nbs/15_sampling.ipynb #77d1cfbc
 @torch.no_grad()
 def sample(
     model: FewShotModel,

@@ -76,6 +76,8 @@ from fsgen.experiments import (
     one_of,
     read_data,
 )
+
+# %% ../nbs/17_cli.ipynb #5ea15df9
 from .files import cache_file, cache_folder, data_folder, expand, left_behind, locate, write
 from .files import download as fetch
 from .gated import BodyConfig

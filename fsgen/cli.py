@@ -8,10 +8,10 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
            'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
-           'sample_from', 'save_image', 'sample_command', 'nats_of', 'nats_without', 'score_command', 'count',
-           'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure', 'run_all',
-           'compare_with_base', 'reproduce_command', 'show_demo', 'demo_command', 'check_registries', 'import_modules',
-           'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
+           'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
+           'count', 'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure',
+           'run_all', 'compare_with_base', 'reproduce_command', 'show_demo', 'demo_command', 'check_registries',
+           'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -400,7 +400,7 @@ def own_support(
     print(f"{how} shrunk to {side}x{side}, like the images that the model was trained on.")
     return images[None]
 
-
+# %% ../nbs/17_cli.ipynb #22559c46
 def sample_from(
     runs: Sequence[Path],
     paths: Sequence[Path],  # of the support set's image files
@@ -436,6 +436,28 @@ def save_image(
     )
     save(path, content.getvalue())
 
+# %% ../nbs/17_cli.ipynb #2ce399e2
+def sample_test(
+    runs: Sequence[Path],
+    root: Path | None,  # of their data, if not where they say
+    episodes: int,
+    samples: int,
+    seed: int,
+    out: Path,  # folder of the pictures
+) -> None:
+    "Draw samples for test episodes: a sheet, and where attention looks."
+    trained = load_runs(runs, root)
+    models, experiment, test = side_by_side(trained), trained[0].model.experiment, trained[0].splits.test
+    rows, columns = min(episodes, len(test)), experiment.shots + 1 + samples * len(runs)
+    check(
+        max(rows, columns) <= LONGEST and rows * columns <= LARGEST_SHEET,
+        f"A sheet of {rows:,} rows and {columns:,} columns is too large; ask for fewer episodes or samples.",
+    )
+    chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
+    save_figure(sample_sheet(models, chosen, samples, seed), out / "samples.png")
+    chosen = fixed_episodes(test, experiment.task, experiment.shots, LOOKED_AT)
+    save_attention(models, chosen, out)
+
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
@@ -450,8 +472,7 @@ def sample_command(
     """Draw samples of trained runs side by side.
 
     Args:
-        runs: run folders, .safetensors files, or names of models that come with fsgen, all for the same
-            test episodes
+        runs: run folders, .safetensors files, or names of models that come with fsgen
         episodes: rows of the sheet
         samples: samples of each run for each episode
         seed: of the samples
@@ -464,25 +485,14 @@ def sample_command(
     check(0 <= seed < SEEDS, f"seed must be at least 0 and below 2**64, not {seed}.")
     check(bool(runs), "Name at least one run folder, or a model that comes with fsgen: characters, say.")
     check(
-        bool(support) or not png,
-        "--png writes the samples of an own support set; name its files by --support.",
+        bool(support) or not png, "--png writes samples of an own support set; name its files by --support."
     )
     out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
     check_writable(out / "samples.png")
     if support:
         sample_from(runs, support, samples, seed, out, png)
-        return
-    trained = load_runs(runs, root)
-    models, experiment, test = side_by_side(trained), trained[0].model.experiment, trained[0].splits.test
-    rows, columns = min(episodes, len(test)), experiment.shots + 1 + samples * len(runs)
-    check(
-        max(rows, columns) <= LONGEST and rows * columns <= LARGEST_SHEET,
-        f"A sheet of {rows:,} rows and {columns:,} columns is too large; ask for fewer episodes or samples.",
-    )
-    chosen = fixed_episodes(test, experiment.task, experiment.shots, episodes)
-    save_figure(sample_sheet(models, chosen, samples, seed), out / "samples.png")
-    chosen = fixed_episodes(test, experiment.task, experiment.shots, LOOKED_AT)
-    save_attention(models, chosen, out)
+    else:
+        sample_test(runs, root, episodes, samples, seed, out)
 
 # %% ../nbs/17_cli.ipynb #a6c09c1c
 STRANGERS = 16  # support sets of other letters

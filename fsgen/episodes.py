@@ -4,12 +4,14 @@
 
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'characters', 'products', 'SHIFT', 'inversion', 'identity',
-           'shift', 'TASKS', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits', 'render', 'is_test', 'glyphs', 'same_class',
-           'fixed_episodes', 'fixed_classes', 'by_class', 'clustered_error', 'group', 'choose', 'held_out']
+           'shift', 'TASKS', 'MOVE', 'ANGLE', 'SHEAR', 'ZOOM', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits', 'render',
+           'is_test', 'glyphs', 'same_class', 'augmented', 'fixed_episodes', 'fixed_classes', 'by_class',
+           'clustered_error', 'group', 'choose', 'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
 import json
+import math
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -21,6 +23,7 @@ from typing import NamedTuple
 import matplotlib
 import numpy as np
 import torch
+import torch.nn.functional as F
 from matplotlib.ft2font import FT2Font
 from PIL import Image, ImageFont
 from torch import Tensor
@@ -251,6 +254,37 @@ TASKS: dict[str, Callable[..., Episode]] = {
     "identity": identity,
     "shift": shift,
 }
+
+# %% ../nbs/03_episodes.ipynb #895eac78
+MOVE, ANGLE, SHEAR, ZOOM = 0.08, 12.0, 0.2, 0.1  # largest: of half a side, degrees, of a side, of 1
+
+
+def augmented(
+    episode: Episode,  # of drawings
+    turns: bool,  # by quarter turns
+    affine: bool,  # by small affine maps
+    generator: torch.Generator,  # on the episode's device
+) -> Episode:
+    "The images of each task turned or bent, all of a task in the same way."
+    support, target = episode
+    b, s = support.shape[:2]
+    images = torch.cat([support, target.unflatten(0, (b, -1))], 1)  # (b, s + targets, c, h, w)
+    if turns:
+        quarters = torch.randint(4, (b,), generator=generator, device=images.device).tolist()
+        images = torch.stack([task.rot90(k, (-2, -1)) for task, k in zip(images, quarters, strict=True)])
+    if affine:
+        drawn = 2 * torch.rand(b, 5, generator=generator, device=images.device) - 1
+        angle, shear, zoom, *shift = drawn.unbind(1)
+        angle, shear, zoom = angle * math.radians(ANGLE), shear * SHEAR, 1 + zoom * ZOOM
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        first = torch.stack([cos, shear * cos - sin, shift[0] * MOVE], 1)
+        second = torch.stack([sin, shear * sin + cos, shift[1] * MOVE], 1)
+        maps = torch.stack([first, second], 1).repeat_interleave(images.shape[1], 0)  # (.., 2, 3)
+        flat = images.flatten(0, 1)
+        grid = F.affine_grid(maps, flat.shape, align_corners=False)
+        bent = F.grid_sample(flat.float(), grid, "nearest", "zeros", align_corners=False)
+        images = bent.to(images.dtype).view_as(images)
+    return Episode(images[:, :s], images[:, s:].flatten(0, 1))
 
 # %% ../nbs/03_episodes.ipynb #b3147b80
 def _fixed_targets(data, episodes, seed):

@@ -109,9 +109,12 @@ class Experiment(Settings):
     steps: int = 8_000  # optimizer steps
     batch: int = 16  # support sets a step
     targets: int = 1  # target images for each support set in training; tests have one
+    turns: bool = False  # drawings: turn each training task by quarter turns, which makes new classes
+    affine: bool = False  # drawings: bend each training task by a small affine map
     accumulate: int = 1  # microbatches that the batch of a step is computed in, to save memory
     optimizer: Literal["adam", "rmsprop"] = "adam"  # rmsprop is the paper's
     learning_rate: float = 5e-3  # peak, after the warm-up; then a cosine to zero
+    weight_decay: float = 0.0  # of kernels and matrices, decoupled as in AdamW: times the learning rate
     warmup: int = 200  # steps of linear warm-up
     clip: float = 1.0  # largest norm of the gradient of the loss per dimension
     ema: float = 0.999  # decay a step of the moving average of the weights, which is what is evaluated
@@ -136,7 +139,7 @@ class Experiment(Settings):
             f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
         )
         self.check_at_least(1, *"shots size scales steps batch targets accumulate checkpoint_every".split())
-        self.check_at_least(0, "base_layers", "warmup", "validate", "seed")
+        self.check_at_least(0, "base_layers", "weight_decay", "warmup", "validate", "seed")
         check(
             self.scales > 1 or self.base_layers == 0,
             f"base_layers are those of the coarsest of several scales: leave {self.base_layers} out.",
@@ -145,6 +148,10 @@ class Experiment(Settings):
         self.check_at_most(MOST_SHOTS, "shots")
         check(
             not self.mixed_shots or self.shots > 1, "mixed_shots draws from 1 to shots; ask for more than 1."
+        )
+        check(
+            self.weight_decay == 0 or self.optimizer == "adam",
+            "weight_decay is decoupled, as in AdamW; use optimizer=adam with it.",
         )
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
@@ -512,6 +519,10 @@ TABLES: dict[str, Table] = {
         "characters-exact", {row: {} for row in (*CHARACTERS_ROWS, "paper-attention")},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,
     ),
+}  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #32bfd2e9
+TABLES |= {
     "glyphs-4shot": Table(
         "glyphs-4shot",
         MAIN_ROWS | COPYING_ROWS,
@@ -526,6 +537,27 @@ TABLES: dict[str, Table] = {
             "copying", "copying-output-error", "copying-error", "copying-patch-and-error",
         ),
     ),
+    "flip": Table(
+        "flip",
+        {
+            "no-support": {}, "attention": {}, "meta": {},
+            **{
+                f"{task}-{body}-{loss}": BODIES[body] | INNER_LOSSES[loss] | {"task": task}
+                for task in ("inversion", "identity", "shift") for body in BODIES for loss in INNER_LOSSES
+                if task != "shift" or loss == "nll"
+            },
+        },
+        to="no-support",
+    ),
+    "flip-16": Table(
+        "flip-16",
+        {"no-support": {}, "places": {}, "attention": {}, "meta": {}, "place-meta": {}},
+        to="no-support",
+    ),
+}  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #9b28a16a
+TABLES |= {
     "inner-steps": Table(
         "inner-steps",
         {
@@ -544,6 +576,10 @@ TABLES: dict[str, Table] = {
         },
         to="nll-1",
     ),
+}  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #f8d54e2e
+TABLES |= {
     # what the paper's meta model may have gained by; without a support its alpha is 0
     "meta-gain": Table(
         "brief-4shot",
@@ -562,23 +598,6 @@ TABLES: dict[str, Table] = {
             for model in ("conditional", "attention") for loss in LOSSES
         },
         to="attention-nll",
-    ),
-    "flip": Table(
-        "flip",
-        {
-            "no-support": {}, "attention": {}, "meta": {},
-            **{
-                f"{task}-{body}-{loss}": BODIES[body] | INNER_LOSSES[loss] | {"task": task}
-                for task in ("inversion", "identity", "shift") for body in BODIES for loss in INNER_LOSSES
-                if task != "shift" or loss == "nll"
-            },
-        },
-        to="no-support",
-    ),
-    "flip-16": Table(
-        "flip-16",
-        {"no-support": {}, "places": {}, "attention": {}, "meta": {}, "place-meta": {}},
-        to="no-support",
     ),
 }  # fmt: skip
 

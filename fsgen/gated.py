@@ -41,6 +41,7 @@ class GatedLayer(nn.Module):
         summary_size: int = 0,  # of the summary vector h, 0 for none
         lookup_planes: int = 0,  # channels of the lookup map, 0 for none
         last: bool = False,  # no layer reads its horizontal stack, which then needs no residual
+        dropout: float = 0.0,  # share of the gated units that a training step leaves out
     ):
         super().__init__()
         self.vertical = VerticalConv2d(planes, 2 * planes, KERNEL)
@@ -48,6 +49,7 @@ class GatedLayer(nn.Module):
         self.across = nn.Conv2d(2 * planes, 2 * planes, 1)
         self.residual = None if last else nn.Conv2d(planes, planes, 1)
         self.skip = nn.Conv2d(planes, skip, 1)
+        self.dropout = nn.Dropout(dropout)
         self.summary = nn.Linear(summary_size, 4 * planes, bias=False) if summary_size else None
         self.lookup = nn.Conv2d(lookup_planes, 2 * planes, 1, bias=False) if lookup_planes else None
         if last:
@@ -67,8 +69,8 @@ class GatedLayer(nn.Module):
             rows, row = rows + for_rows, row + for_row
         if self.lookup is not None:  # each pixel's own, for the horizontal stack
             row = row + self.lookup(lookup)
-        out = gate(row)
-        return gate(rows), h if self.residual is None else h + self.residual(out), self.skip(out)
+        rows, out = self.dropout(gate(rows)), self.dropout(gate(row))
+        return rows, h if self.residual is None else h + self.residual(out), self.skip(out)
 
 
 def _drop_residual(layer, weights, prefix, *_):
@@ -142,11 +144,13 @@ class BodyConfig(Settings):
     layers: int = 12  # gated layers of the body
     planes: int = 24  # channels of each stack
     skip: int = 32  # channels of the skips, of the penultimate features and of the support encoder
+    dropout: float = 0.0  # share of the gated units that a training step leaves out
 
     def __post_init__(self):
         super().__post_init__()
         self.check_at_least(1, "layers", "planes", "skip")
         self.check_at_most(DEEPEST, "layers")
+        check(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, not {self.dropout}.")
         self.check_at_most(WIDEST, *(f.name for f in fields(self) if f.type in (int, "int")))
 
 # %% ../nbs/02_gated.ipynb #b7ad6f17
@@ -171,10 +175,11 @@ class PixelCNN(nn.Module):
         self.horizontal = HorizontalConv2d(channels, planes, FIRST_KERNEL, "A")
         self.layers = nn.ModuleList(
             GatedLayer(
-                planes, skip, summary_size, lookup_planes if i >= self.middle else 0, last=i == layers - 1
+                planes, skip, summary_size, lookup_planes if i >= self.middle else 0,
+                last=i == layers - 1, dropout=config.dropout,
             )
             for i in range(layers)
-        )
+        )  # fmt: skip
         self.heads = nn.ModuleList(ColourHead(skip, k, levels) for k in range(channels))
 
     def scale(self, images: Tensor) -> Tensor:

@@ -167,7 +167,7 @@ class MetaPixelCNN(FewShotModel):
         return weights
 
     def encode(self, support: Tensor) -> FastWeights:
-        weights = vmap(self.adapt)(support, self.body.scale(support))
+        weights = vmap(self.adapt, randomness="different")(support, self.body.scale(support))  # of dropout
         # On a GPU reading a value back would stall the queue; training checks its loss.
         check(
             weights.device.type != "cpu" or bool(weights.isfinite().all()),
@@ -181,5 +181,8 @@ class MetaPixelCNN(FewShotModel):
 
     def predict(self, images: Tensor, context: FastWeights) -> Tensor:
         x = self.body.scale(images).unflatten(0, (len(context.weights), -1))  # (b, n, c, h, w)
-        run = vmap(lambda weights, x: functional_call(self.body, self.named(weights), (x,)))
-        return run(context.weights, x).flatten(0, 1)
+
+        def run(weights, x):
+            return functional_call(self.body, self.named(weights), (x,))
+
+        return vmap(run, randomness="different")(context.weights, x).flatten(0, 1)

@@ -34,7 +34,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
-from .episodes import TASKS, Episode, ImageSet, Splits, fixed_episodes
+from .episodes import TASKS, Episode, ImageSet, Splits, augmented, fixed_episodes
 from .experiments import LOSSES, Experiment, build, check_memory, read_data
 from .likelihood import InputError, check
 from .runs import KEPT, RunFolder, commit, default_device, device_name, load
@@ -54,7 +54,14 @@ def training_episodes(
         shots = random.Random(seed).randint(1, shots)  # the same on every device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
-    return TASKS[experiment.task](data, indices, shots, generator, experiment.targets)
+    episode = TASKS[experiment.task](data, indices, shots, generator, experiment.targets)
+    if not (experiment.turns or experiment.affine):
+        return episode
+    check(
+        data.levels == 2 and data.images.shape[-1] == data.images.shape[-2],
+        f"turns and affine are for square drawings of 2 levels; these images have {data.levels}.",
+    )
+    return augmented(episode, experiment.turns, experiment.affine, generator)
 
 # %% ../nbs/14_training.ipynb #d981c68f
 @torch.no_grad()
@@ -80,10 +87,12 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     "The optimizer, and its schedule: linear warm-up, then a cosine to zero."
     rate, warmup, steps = experiment.learning_rate, experiment.warmup, experiment.steps
+    decay = experiment.weight_decay
     if experiment.optimizer == "adam":
-        optimizer = torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.99), fused=True)
+        how = dict(betas=(0.9, 0.99), weight_decay=decay, decoupled_weight_decay=True, fused=True)  # AdamW
+        optimizer = torch.optim.Adam(model.parameters(), rate, **how)
     else:
-        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95)
+        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95, weight_decay=decay)
 
     def factor(step):
         if step < warmup:

@@ -324,7 +324,7 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
             return MemoryAndWeights(*memory, row.expand(len(support), -1))
         sizes = torch.tensor([weight.numel() for weight in self.slow.values()], device=row.device)
         rates = self.log_rates.exp().repeat_interleave(sizes, output_size=len(row))
-        slopes = vmap(grad(self.support_loss), (None, 0, 0, 0, 0, 0))
+        slopes = vmap(grad(self.support_loss), (None, 0, 0, 0, 0, 0), randomness="different")
         slope = slopes(row, support, self.body.scale(support), *memory)
         return MemoryAndWeights(*memory, row - rates * slope)
 
@@ -344,4 +344,4 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
             heard = x, summary.expand(len(x), -1), look_up
             return functional_call(self.body, by_name(row, self.slow), heard)
 
-        return vmap(run)(x, *context).flatten(0, 1)
+        return vmap(run, randomness="different")(x, *context).flatten(0, 1)

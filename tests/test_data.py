@@ -7,6 +7,7 @@ import hashlib
 import io
 import json
 import os
+import re
 import resource
 import shutil
 import socketserver
@@ -72,7 +73,13 @@ def test_paper_presets_are_there():
     }
 
 
-@pytest.mark.parametrize("name", PAPER)
+# at three scales a step takes minutes on a busy machine, so these are the two that the paper has
+STEPPED = [
+    name for name in PAPER if not re.fullmatch("products-multiscale-(?!conditional|attention).*", name)
+]
+
+
+@pytest.mark.parametrize("name", STEPPED)
 def test_one_step_at_the_scale_of_the_paper(stand_ins, name):
     one = find_experiment(name).vary(steps=1, batch=1, validate=0, precision="float32")
     model = train(one, stand_ins / "run")

@@ -10,8 +10,9 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
            'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
            'count', 'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure',
-           'run_all', 'compare_with_base', 'reproduce_command', 'show_demo', 'demo_command', 'check_registries',
-           'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
+           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_command', 'show_demo',
+           'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
+           'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -519,7 +520,7 @@ def nats_without(
     strangers = fixed_episodes(letters, "characters", shots, STRANGERS).support
     return math.log(STRANGERS) - (-nats_of(model, image, strangers)).logsumexp(0).item()
 
-
+# %% ../nbs/17_cli.ipynb #9e0d94ed
 def score_command(
     run: tyro.conf.Positional[Path],
     image: tyro.conf.Positional[Path],
@@ -763,6 +764,24 @@ def compare_with_base(table: Table, measured: dict[str, list[Measured]]) -> None
                 if "paired" not in result.row:
                     print(said)
 
+# %% ../nbs/17_cli.ipynb #e3fd32be
+def chosen_table(name: str, brief: bool, seeds: int | None) -> Table:
+    "The table of that name, or its brief version; if `seeds` are given, with so many trainings of each row."
+    table = TABLES[name].shorter() if brief else TABLES[name]
+    check(table.to in table.rows, f"{name} compares its rows with {table.to!r}, which is none of them.")
+    return table if seeds is None else replace(table, seeds=seeds, claims=())
+
+
+def as_markdown(
+    table: Table,
+    rows: Sequence[dict],  # of results.json
+) -> str:
+    "The measured rows: a line for each row of the table, the paper's figures beside where shots were mixed."
+    if any(row["config"].get("mixed_shots") for row in rows):
+        published = {f"{table.family}-{row}": theirs for row, theirs in table.published.items()}
+        return shots_table(rows, published)
+    return seed_table(row for row in rows if row["split"] == "test")
+
 # %% ../nbs/17_cli.ipynb #de5d55b8
 def reproduce_command(
     table: tyro.conf.Positional[Annotated[str, one_of(TABLES)]],
@@ -788,23 +807,14 @@ def reproduce_command(
         check(value >= 1, f"{name} must be at least 1, not {value}.")
     if json is not None:
         check_writable(json)
-    wanted, folder = TABLES[table], out / table
-    if brief:
-        wanted, folder = wanted.shorter(), out / f"{table}-brief"
-    if seeds is not None:
-        wanted = replace(wanted, seeds=seeds, claims=())
-    check(wanted.to in wanted.rows, f"{table} compares its rows with {wanted.to!r}, which is none of them.")
+    wanted, folder = chosen_table(table, brief, seeds), out / (f"{table}-brief" if brief else table)
     experiments = wanted.rates() if rates else wanted.trainings()
     run_all(experiments, folder, workers)
     measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
     if not rates:
         compare_with_base(wanted, measured)
     rows = [result.row for results in measured.values() for result in results]
-    if any(experiment.mixed_shots for experiment in experiments):
-        published = {f"{wanted.family}-{row}": theirs for row, theirs in wanted.published.items()}
-        print(shots_table(rows, published))
-    else:
-        print(seed_table(row for row in rows if row["split"] == "test"))
+    print(as_markdown(wanted, rows))
     if json is not None:
         write_json(json, rows)
 

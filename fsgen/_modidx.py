@@ -104,6 +104,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'fsgen.cli.compare': ('cli.html#compare', 'fsgen/cli.py'),
                            'fsgen.cli.compare_with_base': ('cli.html#compare_with_base', 'fsgen/cli.py'),
                            'fsgen.cli.count': ('cli.html#count', 'fsgen/cli.py'),
+                           'fsgen.cli.count_recognised': ('cli.html#count_recognised', 'fsgen/cli.py'),
                            'fsgen.cli.data_command': ('cli.html#data_command', 'fsgen/cli.py'),
                            'fsgen.cli.demo_command': ('cli.html#demo_command', 'fsgen/cli.py'),
                            'fsgen.cli.describe': ('cli.html#describe', 'fsgen/cli.py'),

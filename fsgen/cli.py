@@ -10,8 +10,8 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
            'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
            'count', 'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure',
-           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_command', 'show_demo',
-           'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
+           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_command', 'count_recognised',
+           'show_demo', 'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
            'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
@@ -52,7 +52,7 @@ from torch import Tensor
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
 from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder, own_image
-from .episodes import TASKS, Episode, Splits, fixed_classes, fixed_episodes, glyphs
+from .episodes import TASKS, Episode, ImageSet, Splits, fixed_classes, fixed_episodes, glyphs
 from fsgen.evaluation import (
     evaluate,
     pair,
@@ -827,6 +827,23 @@ DEMO_WORKERS = 2  # trainings at a time
 DRAWN = 200  # letters that each model draws to be recognised
 
 
+def count_recognised(
+    rows: Sequence[dict],  # of results.json, which get the shares
+    models: dict[str, FewShotModel],
+    episodes: Episode,
+    classes: Sequence[str],  # of the episodes
+    data: ImageSet,  # in which a letter is looked for
+) -> None:
+    "Each model draws a letter for each support set: how many are recognised, and how many of the real ones."
+    support, target = episodes
+    both = torch.cat([support, target[:, None]], 1)
+    real = recognised(target[:, None], classes, data, both)
+    for row in rows:
+        drawn = sample(models[row["model"]], support, generator=torch.Generator().manual_seed(0))
+        share = recognised(drawn.cpu()[:, None], classes, data, support)
+        row |= {"recognised": share, "recognised_real": real}
+
+# %% ../nbs/17_cli.ipynb #653a36ad
 def show_demo(
     task: str,  # key of `DEMO`
     experiments: dict[str, Experiment],  # by model, all trained
@@ -851,13 +868,7 @@ def show_demo(
         some = Episode(*(part[:64] for part in episodes))
         save_figure(draw_attention(models["attention"], some), out / f"{task}-attention.png")
     if task == "characters":
-        support, target = episodes
-        both = torch.cat([support, target[:, None]], 1)
-        real = recognised(target[:, None], classes, splits.test, both)
-        for row in rows:
-            drawn = sample(models[row["model"]], support, generator=torch.Generator().manual_seed(0))
-            share = recognised(drawn.cpu()[:, None], classes, splits.test, support)
-            row |= {"recognised": share, "recognised_real": real}
+        count_recognised(rows, models, episodes, classes, splits.test)
     return rows
 
 # %% ../nbs/17_cli.ipynb #075ed9cd

@@ -87,12 +87,19 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     "The optimizer, and its schedule: linear warm-up, then a cosine to zero."
     rate, warmup, steps = experiment.learning_rate, experiment.warmup, experiment.steps
-    decay = experiment.weight_decay
     if experiment.optimizer == "adam":
-        how = dict(betas=(0.9, 0.99), weight_decay=decay, decoupled_weight_decay=True, fused=True)  # AdamW
-        optimizer = torch.optim.Adam(model.parameters(), rate, **how)
+        optimizer = torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.99), fused=True)
     else:
-        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95, weight_decay=decay)
+        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95)
+
+    @torch.no_grad()
+    def decay(optimizer, *_):
+        for name, weight in model.named_parameters():
+            if name.endswith("weight") and weight.dim() > 1:  # a normalisation's gain is a weight, too
+                weight *= 1 - optimizer.param_groups[0]["lr"] * experiment.weight_decay
+
+    if experiment.weight_decay:
+        optimizer.register_step_pre_hook(decay)
 
     def factor(step):
         if step < warmup:

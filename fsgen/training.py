@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from .conditional import FewShotModel
+from .conditional import FewShotModel, in_eval_mode
 from .episodes import TASKS, Episode, ImageSet, Splits, augmented, fixed_episodes
 from .experiments import LOSSES, Experiment, build, check_memory, read_data
 from .likelihood import InputError, check
@@ -64,20 +64,15 @@ def training_episodes(
     return augmented(episode, experiment.turns, experiment.affine, generator)
 
 # %% ../nbs/14_training.ipynb #d981c68f
-@torch.no_grad()
+@in_eval_mode
 def episode_nats(
     model: FewShotModel,
     episodes: Episode,  # one target each
     batch: int = 64,  # episodes at a time
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     "Nats/dim of every episode, measured in eval mode whatever mode the model is in."
-    training = model.training
-    model.eval()
-    try:
-        parts = zip(*(part.split(batch) for part in episodes), strict=True)
-        nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
-    finally:
-        model.train(training)
+    parts = zip(*(part.split(batch) for part in episodes), strict=True)
+    nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
     return torch.cat(nats) / math.prod(model.shape)
 
 # %% ../nbs/14_training.ipynb #8c429336

@@ -597,8 +597,7 @@ def sample(
 ) -> Tensor:  # (b*samples, c, h, w) uint8, those of a support set in a row
     """Draw images exactly: the pixels of `ancestral_sample` for the same generator, hundreds of times sooner.
 
-    A model whose class is not in `SAMPLERS` is drawn by `ancestral_sample` itself, and a warning says so.
-    It draws in eval mode, whatever mode the model is in.
+    Draws in eval mode. A class that is not in `SAMPLERS` is drawn by `ancestral_sample`, with a warning.
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
     check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")

@@ -150,8 +150,13 @@ class Experiment(Settings):
             not self.mixed_shots or self.shots > 1, "mixed_shots draws from 1 to shots; ask for more than 1."
         )
         check(
-            self.weight_decay == 0 or self.optimizer == "adam",
-            "weight_decay is decoupled, as in AdamW; use optimizer=adam with it.",
+            not (self.turns or self.affine) or TASKS[self.task] is same_class,
+            f"turns and affine are for support and target of one class, not for {self.task}.",
+        )
+        codes = getattr(self.settings, "codes", self.shots)
+        check(
+            self.shots <= codes,
+            f"The model {self.model} takes at most codes={codes} support images; set codes={self.shots}.",
         )
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")

@@ -45,7 +45,14 @@ from fsgen.attention import (
     PlacesPixelCNN,
     positions,
 )
-from .conditional import ConditionalPixelCNN, FewShotModel, NoSupportPixelCNN, Nothing, Summary
+from fsgen.conditional import (
+    ConditionalPixelCNN,
+    FewShotModel,
+    NoSupportPixelCNN,
+    Nothing,
+    Summary,
+    in_eval_mode,
+)
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
@@ -579,7 +586,7 @@ def draw_scales(
     return drawn
 
 # %% ../nbs/15_sampling.ipynb #77d1cfbc
-@torch.no_grad()
+@in_eval_mode
 def sample(
     model: FewShotModel,
     support: Tensor,  # (b, s, c, h, w) levels
@@ -590,7 +597,7 @@ def sample(
 ) -> Tensor:  # (b*samples, c, h, w) uint8, those of a support set in a row
     """Draw images exactly: the pixels of `ancestral_sample` for the same generator, hundreds of times sooner.
 
-    A model whose class is not in `SAMPLERS` is drawn by `ancestral_sample` itself, and a warning says so.
+    Draws in eval mode. A class that is not in `SAMPLERS` is drawn by `ancestral_sample`, with a warning.
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
     check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")
@@ -618,7 +625,7 @@ def sample(
 TIE = 2e-6  # from a border between two levels, within which rounding decides
 
 # %% ../nbs/15_sampling.ipynb #d4577553
-@torch.no_grad()
+@in_eval_mode
 def assert_same_pixels(
     model: FewShotModel,
     support: Tensor,  # (b, s, c, h, w) levels

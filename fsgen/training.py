@@ -33,7 +33,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from .conditional import FewShotModel
+from .conditional import FewShotModel, in_eval_mode
 from .episodes import TASKS, Episode, ImageSet, Splits, augmented, fixed_episodes
 from .experiments import LOSSES, Experiment, build, check_memory, read_data
 from .likelihood import InputError, check
@@ -64,20 +64,15 @@ def training_episodes(
     return augmented(episode, experiment.turns, experiment.affine, generator)
 
 # %% ../nbs/14_training.ipynb #d981c68f
-@torch.no_grad()
+@in_eval_mode
 def episode_nats(
     model: FewShotModel,
     episodes: Episode,  # one target each
     batch: int = 64,  # episodes at a time
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     "Nats/dim of every episode, measured in eval mode whatever mode the model is in."
-    training = model.training
-    model.eval()
-    try:
-        parts = zip(*(part.split(batch) for part in episodes), strict=True)
-        nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
-    finally:
-        model.train(training)
+    parts = zip(*(part.split(batch) for part in episodes), strict=True)
+    nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
     return torch.cat(nats) / math.prod(model.shape)
 
 # %% ../nbs/14_training.ipynb #8c429336
@@ -87,12 +82,19 @@ def make_optimizer(
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
     "The optimizer, and its schedule: linear warm-up, then a cosine to zero."
     rate, warmup, steps = experiment.learning_rate, experiment.warmup, experiment.steps
-    decay = experiment.weight_decay
     if experiment.optimizer == "adam":
-        how = dict(betas=(0.9, 0.99), weight_decay=decay, decoupled_weight_decay=True, fused=True)  # AdamW
-        optimizer = torch.optim.Adam(model.parameters(), rate, **how)
+        optimizer = torch.optim.Adam(model.parameters(), rate, betas=(0.9, 0.99), fused=True)
     else:
-        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95, weight_decay=decay)
+        optimizer = torch.optim.RMSprop(model.parameters(), rate, alpha=0.95)
+
+    @torch.no_grad()
+    def decay(optimizer, *_):
+        for name, weight in model.named_parameters():
+            if name.endswith("weight") and weight.dim() > 1:  # a normalisation's gain is a weight, too
+                weight *= 1 - optimizer.param_groups[0]["lr"] * experiment.weight_decay
+
+    if experiment.weight_decay:
+        optimizer.register_step_pre_hook(decay)
 
     def factor(step):
         if step < warmup:

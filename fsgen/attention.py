@@ -139,13 +139,17 @@ class Attention(nn.Module):
         "The softmax over the memory's `n` patches, written out, for every pixel."
         return self.scores(self.queries(h), keys).softmax(-1)
 
+    def as_map(self, found: Tensor, h: Tensor) -> Tensor:  # (b, h*w, P) -> (b, P, h, w)
+        "What every pixel found, laid out like the features (b, p, h, w)."
+        return found.mT.unflatten(-1, h.shape[-2:])
+
     def forward(self, h: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         "Features (b, p, h, w), keys and values (b, n, P) -> f_t at every pixel (b, P, h, w)."
         if self.additive is None:
             found = fused_look_up(self.queries(h), keys, values)
         else:
             found = self.weights(h, keys) @ values
-        return found.mT.unflatten(-1, h.shape[-2:])
+        return self.as_map(found, h)
 
 # %% ../nbs/05_attention.ipynb #ab5faead
 class Memory(NamedTuple):

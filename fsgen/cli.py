@@ -86,7 +86,7 @@ from .likelihood import InputError, check
 from .plots import attention_path, curves, image_sheet
 from .runs import RunFolder, default_device, load
 from .sampling import sample
-from .training import train
+from .training import episode_nats, train
 
 # %% ../nbs/17_cli.ipynb #8b5a1c69
 def save(path: Path, content: bytes):
@@ -393,7 +393,7 @@ def own_support(
             task != "inversion" or len(paths) == 1,
             f"{model.experiment.name} turns one image over: give one support, not {len(paths)}.",
         )
-        if len(paths) > max(model.experiment.measured_shots):
+        if len(paths) > shots:
             print(f"fsgen: trained with {shots} supports, given {len(paths)}.", file=sys.stderr)
     images = torch.stack([own_image(path, first.shape, first.levels) for path in paths])
     side, drawn = first.shape[-1], first.shape[0] == 1
@@ -505,9 +505,8 @@ def nats_of(
     support: Tensor,  # (k, s, c, h, w) of k support sets
 ) -> Tensor:  # (k,) nats
     "Nats of one image given each of k support sets."
-    images = image.to(model.device)[None].expand(len(support), -1, -1, -1)
-    with torch.no_grad():
-        return model(images, support.to(model.device)).float().cpu()
+    images = image[None].expand(len(support), -1, -1, -1)
+    return episode_nats(model, Episode(support, images)) * image.numel()
 
 
 def nats_without(
@@ -658,7 +657,7 @@ MEASURED = "measured.json"  # in a run folder
 
 def read_measured(experiment: Experiment, folder: Path) -> list[Measured] | None:
     "What `train_and_measure` has written for the experiment; None if it has not."
-    with contextlib.suppress(OSError, ValueError, LookupError, TypeError, InputError):
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         parts = jsonlib.loads((folder / MEASURED).read_bytes())
         if Experiment.from_record(parts[0]["row"]["config"]) == experiment:  # an older version's, too
             return [Measured(folder, p["row"], torch.tensor(p["nats"]), p["classes"]) for p in parts]
@@ -838,10 +837,12 @@ def count_recognised(
     support, target = episodes
     both = torch.cat([support, target[:, None]], 1)
     real = recognised(target[:, None], classes, data, both)
-    for row in rows:
-        drawn = sample(models[row["model"]], support, generator=torch.Generator().manual_seed(0))
+    for name, model in models.items():
+        drawn = sample(model, support, generator=torch.Generator().manual_seed(0))
         share = recognised(drawn.cpu()[:, None], classes, data, support)
-        row |= {"recognised": share, "recognised_real": real}
+        for row in rows:
+            if row["model"] == name:
+                row |= {"recognised": share, "recognised_real": real}
 
 # %% ../nbs/17_cli.ipynb #653a36ad
 def show_demo(
@@ -850,8 +851,8 @@ def show_demo(
     out: Path,  # folder of the runs and figures
 ) -> list[dict]:  # rows of results.json
     "Draw the figures of a task, and count the letters that are recognised."
-    splits = read_data(next(iter(experiments.values())))
-    shots = next(iter(experiments.values())).shots
+    first = next(iter(experiments.values()))
+    splits, shots = read_data(first), first.shots
     episodes, classes = fixed_episodes(splits.test, task, shots, DRAWN), fixed_classes(splits.test, DRAWN)
     models, metrics, rows = {}, {}, []
     for name, experiment in experiments.items():

@@ -161,10 +161,10 @@ class BodyDiagram:
         for k, line in enumerate(lines):
             self.write(x + w // 2, y + h // 2 + 4 + 14 * k - 7 * (len(lines) - 1), line, colour)
 
-    def arrow(self, path: str, colour: str = LINES):
-        "A line along an SVG path, with a tip."
+    def arrows(self, *paths: str, colour: str = LINES):
+        "Lines along SVG paths, with tips."
         how = f'stroke="{colour}" stroke-width="1.5" marker-end="url(#tip-{colour[1:]})"'
-        self.parts.append(f'<path d="{path}" fill="none" {how}/>')
+        self.parts += [f'<path d="{path}" fill="none" {how}/>' for path in paths]
 
     def draw_body(self):
         self.write(58, 202, "x_<t")
@@ -173,8 +173,7 @@ class BodyDiagram:
             for k in (0, 1, 2):
                 self.box(x + 5 * k, 172 - 5 * k, 104, 52, *((half, "gated layers") if k == 2 else ()))
         self.box(580, 172, 64, 52, "head")
-        for path in ("M76 198H104", "M178 198H210", "M326 188H422", "M538 198H578", "M644 198H690"):
-            self.arrow(path)
+        self.arrows("M76 198H104", "M178 198H210", "M326 188H422", "M538 198H578", "M644 198H690")
         self.write(374, 204, "h")
         self.write(558, 190, "skips")
         self.write(724, 202, "p(xₜ)")
@@ -182,22 +181,20 @@ class BodyDiagram:
 
     def draw_summary(self, colour: str):
         self.box(130, 16, 72, 28, "f(s)", colour=colour)
-        for path in ("M86 30H128", "M202 30H274V160", "M202 30H520V160"):
-            self.arrow(path, colour)
+        self.arrows("M86 30H128", "M202 30H274V160", "M202 30H520V160", colour=colour)
         self.write(264, 84, "a bias in", colour, "end")
         self.write(264, 98, "every layer", colour, "end")
 
     def draw_memory(self, colour: str):
         self.box(328, 92, 92, 32, "keys, values", colour=colour)
-        for path in ("M66 56V108H326", "M374 188V126", "M420 108H474V160"):
-            self.arrow(path, colour)
+        self.arrows("M66 56V108H326", "M374 188V126", "M420 108H474V160", colour=colour)
         self.write(368, 142, "query", colour, "end")
         self.write(468, 140, "f_t", colour, "end")
 
     def draw_gradient(self, colour: str):
         frame = 'x="92" y="146" width="566" height="92" rx="9" fill="none"'
         self.parts.append(f'<rect {frame} stroke="{colour}" stroke-width="2" stroke-dasharray="6 4"/>')
-        self.arrow("M26 56V262H150V240", colour)
+        self.arrows("M26 56V262H150V240", colour=colour)
         said = "the weights of this task: one step down the inner loss of s"
         self.write(160, 258, said, colour, "start")
 

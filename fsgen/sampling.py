@@ -328,10 +328,9 @@ class AttentionLookup:
         self.attention, self.memory, linear = attention, memory, attention.query.linear
         temperature = 1 if attention.log_temperature is None else attention.log_temperature.exp()
         # the query's weights for the features of a pixel (planes, P), and for its place (places, P)
-        self.of_features, of_place = (linear.weight.mT * temperature).tensor_split([-attention.query.places])
-        places = (
-            positions(*shape, of_place.device)[: attention.query.places].to(of_place.dtype).movedim(0, -1)
-        )
+        of_all, count = linear.weight.mT * temperature, attention.query.places
+        self.of_features, of_place = of_all.tensor_split([-count])
+        places = positions(*shape, of_place.device)[:count].to(of_place.dtype).movedim(0, -1)
         self.place_queries = places @ of_place + linear.bias * temperature  # (height, width, P)
         self.row_queries = torch.empty_like(self.place_queries[0])  # (width, P), of the row being drawn
 

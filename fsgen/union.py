@@ -21,7 +21,7 @@ from torch.func import functional_call, grad, vmap
 from .attention import POSITIONS, AttentionConfig, AttentionPixelCNN, positions
 from .gated import BodyConfig, PixelCNN
 from .likelihood import nll
-from .meta import InnerLoss, MetaConfig, MetaPixelCNN, by_name, in_a_row
+from .meta import InnerLoss, MetaConfig, MetaPixelCNN, by_name, in_a_row, per_weight
 
 # %% ../nbs/07_union.ipynb #3fcb15b8
 PLACE_PLANES = 32  # channels that the place layer writes
@@ -313,7 +313,7 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
                 return h.new_zeros(1, self.lookup_planes, *h.shape[-2:])
             scores = self.attention.scores(self.attention.queries(h), keys.expand(s, -1, -1))
             seen = scores.masked_fill(own[:, None], -math.inf).softmax(-1)
-            return (seen @ values).mT.unflatten(-1, h.shape[-2:])
+            return self.attention.as_map(seen @ values, h)
 
         heard = x, summary.expand(s, -1), look_up, 1
         return nll(functional_call(self.body, by_name(row, self.slow), heard), support).mean()
@@ -322,11 +322,9 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
         memory, row = super().encode(support), in_a_row(self.slow)
         if self.log_rates is None:
             return MemoryAndWeights(*memory, row.expand(len(support), -1))
-        sizes = torch.tensor([weight.numel() for weight in self.slow.values()], device=row.device)
-        rates = self.log_rates.exp().repeat_interleave(sizes, output_size=len(row))
         slopes = vmap(grad(self.support_loss), (None, 0, 0, 0, 0, 0), randomness="different")
         slope = slopes(row, support, self.body.scale(support), *memory)
-        return MemoryAndWeights(*memory, row - rates * slope)
+        return MemoryAndWeights(*memory, row - per_weight(self.log_rates.exp(), self.slow) * slope)
 
     def repeat(self, context: MemoryAndWeights, n: int) -> MemoryAndWeights:
         "Unchanged: the weights of a task serve all of its images at once."
@@ -337,9 +335,8 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
 
         def run(x, summary, keys, values, row):
             def look_up(h):
-                return (self.attention.weights(h, keys.expand(len(h), -1, -1)) @ values).mT.unflatten(
-                    -1, h.shape[-2:]
-                )
+                seen = self.attention.weights(h, keys.expand(len(h), -1, -1))
+                return self.attention.as_map(seen @ values, h)
 
             heard = x, summary.expand(len(x), -1), look_up
             return functional_call(self.body, by_name(row, self.slow), heard)

@@ -10,9 +10,9 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
            'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
            'count', 'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure',
-           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_command', 'count_recognised',
-           'show_demo', 'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
-           'print_warning', 'at_home', 'answered', 'main']
+           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_table', 'reproduce_command',
+           'count_recognised', 'show_demo', 'demo_command', 'check_registries', 'import_modules', 'run_command',
+           'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -28,6 +28,7 @@ import sys
 import threading
 import time
 import warnings
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
@@ -66,6 +67,7 @@ from fsgen.evaluation import (
 from fsgen.experiments import (
     EXPERIMENTS,
     FAMILIES,
+    GROUPS,
     LOSSES,
     MODELS,
     TABLES,
@@ -782,8 +784,28 @@ def as_markdown(
     return seed_table(row for row in rows if row["split"] == "test")
 
 # %% ../nbs/17_cli.ipynb #de5d55b8
+def reproduce_table(
+    name: str,  # in TABLES
+    out: Path,
+    workers: int,
+    seeds: int | None,
+    rates: bool,
+    brief: bool,
+) -> list[dict]:  # rows of results.json
+    "Train, measure, compare and print one table; all as `reproduce_command` takes it."
+    table, folder = chosen_table(name, brief, seeds), out / (f"{name}-brief" if brief else name)
+    experiments = table.rates() if rates else table.trainings()
+    run_all(experiments, folder, workers)
+    measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
+    if not rates:
+        compare_with_base(table, measured)
+    rows = [result.row for results in measured.values() for result in results]
+    print(as_markdown(table, rows))
+    return rows
+
+
 def reproduce_command(
-    table: tyro.conf.Positional[Annotated[str, one_of(TABLES)]],
+    table: tyro.conf.Positional[Annotated[str, one_of(ChainMap(GROUPS, TABLES))]],
     out: Path = Path("runs"),
     json: Path | None = None,
     workers: int = 1,
@@ -794,8 +816,8 @@ def reproduce_command(
     """Train, measure and compare all rows of a table; run again, it goes on where it was stopped.
 
     Args:
-        table: name of the table
-        out: folder of its runs
+        table: name of the table, or of a group of tables
+        out: folder of the runs
         json: write the results there, as a list with a row for each run and split
         workers: trainings at a time, each on one thread, or on a GPU of its own
         seeds: trainings of each row, as many as the table says if not given
@@ -806,14 +828,10 @@ def reproduce_command(
         check(value >= 1, f"{name} must be at least 1, not {value}.")
     if json is not None:
         check_writable(json)
-    wanted, folder = chosen_table(table, brief, seeds), out / (f"{table}-brief" if brief else table)
-    experiments = wanted.rates() if rates else wanted.trainings()
-    run_all(experiments, folder, workers)
-    measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
-    if not rates:
-        compare_with_base(wanted, measured)
-    rows = [result.row for results in measured.values() for result in results]
-    print(as_markdown(wanted, rows))
+    names = GROUPS.get(table, (table,))
+    for name in names:
+        chosen_table(name, brief, seeds)  # refused before anything is trained
+    rows = [row for name in names for row in reproduce_table(name, out, workers, seeds, rates, brief)]
     if json is not None:
         write_json(json, rows)
 

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair', 'sample_sheet',
-           'recognised', 'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table',
-           'shots_table']
+           'recognised', 'class_nats', 'markdown', 'told_apart', 'table', 'comparison', 'by_seed', 'mean_of', 'spread',
+           'seed_table', 'shots_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
@@ -19,7 +19,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from .conditional import FewShotModel
+from .conditional import FewShotModel, in_eval_mode
 from .episodes import Episode, ImageSet, by_class, clustered_error, group
 from .likelihood import InputError, check
 from .plots import image_sheet
@@ -173,6 +173,17 @@ def recognised(
         far[:, (torch.cdist(own.flatten(1).float(), known) == 0).any(0)] = math.inf
         right += [data.names[label] == name for label in data.labels[far.argmin(1)].tolist()]
     return statistics.mean(right)
+
+# %% ../nbs/16_evaluation.ipynb #17aad7ee
+@in_eval_mode
+def class_nats(
+    model: FewShotModel,
+    support: Tensor,  # (k, s, c, h, w), a support set for each class
+    images: Tensor,  # (n, c, h, w)
+) -> Tensor:  # (n, k), on the CPU
+    "Nats of every image, given the support set of every class; the least of a row says of which class it is."
+    images = images.to(model.device)
+    return torch.stack([model(images, own[None].to(model.device)).cpu() for own in support], 1)
 
 # %% ../nbs/16_evaluation.ipynb #0753b126
 def markdown(

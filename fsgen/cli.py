@@ -636,6 +636,8 @@ def data_command(
     print(f"data folder: {root}\ncache: {cache_folder()}")
     rows, known = [], []
     for name, data in DATA.items():
+        if data.of:
+            continue
         if data.list is None:
             splits = data.read(Experiment.size)
             parts = {part: images.sizes.tolist() for part, images in splits._asdict().items()}

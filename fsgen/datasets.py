@@ -349,7 +349,7 @@ def one_shot_runs(
             runs.append((*map(torch.from_numpy, drawn), torch.tensor(labels)))
     except (KeyError, ValueError, IndexError) as error:
         wrong = f"{files.path} isn't the official one-shot runs ({error}); fetch it again."
-        raise InputError(wrong) from None
+        raise InputError(wrong) from error
     return OneShotRuns(*map(torch.stack, zip(*runs, strict=True)))
 
 # %% ../nbs/11_datasets.ipynb #c901c735
@@ -500,6 +500,7 @@ class DataSet:
 
     read: Callable[..., Splits]  # size -> images; `levels` and `root` too, if it has such parameters
     list: Callable[..., Listing] | None = None  # root -> its files, for `fsgen data`; None if it has none
+    of: str = ""  # the data set whose files it splits in another way, if any
     urls: dict[str, str] = field(default_factory=dict)  # SHA-256 by the address of each of its zips
 
 # %% ../nbs/11_datasets.ipynb #a63c450b
@@ -518,18 +519,18 @@ DATA: dict[str, DataSet] = {
     "omniglot": DataSet(
         omniglot,
         list_omniglot,
-        {f"{OMNIGLOT_URL}/{part}.zip": sha256 for part, (_, sha256) in OMNIGLOT_PARTS.items()}
+        urls={f"{OMNIGLOT_URL}/{part}.zip": sha256 for part, (_, sha256) in OMNIGLOT_PARTS.items()}
         | {f"{OMNIGLOT_URL}/one-shot-classification/all_runs.zip": ONE_SHOT_SHA256},
     ),
     **{
-        f"omniglot-{split}": DataSet(partial(omniglot, split=split), partial(list_omniglot, split=split))
+        f"omniglot-{split}": DataSet(partial(omniglot, split=split), of="omniglot")
         for split in OMNIGLOT_SPLITS[1:]
     },
     "imagenet": DataSet(partial(photographs, "imagenet"), list_imagenet),
     "tiny-imagenet": DataSet(
         partial(photographs, "tiny-imagenet"),
         list_tiny_imagenet,
-        {
+        urls={
             "https://cs231n.stanford.edu/tiny-imagenet-200.zip": (
                 "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821"
             )
@@ -538,7 +539,7 @@ DATA: dict[str, DataSet] = {
     "stanford-online-products": DataSet(
         partial(photographs, "stanford-online-products"),
         list_stanford_online_products,
-        {
+        urls={
             # the sum protects the way: this host has no https
             "http://ftp.cs.stanford.edu/cs/cvgl/Stanford_Online_Products.zip": (
                 "b04fa78210e69fab050ce73939550e1cd0f96890bdd98ec9fee732c3b756ef48"

@@ -178,7 +178,7 @@ def recognised(
 @in_eval_mode
 def class_nats(
     model: FewShotModel,
-    support: Tensor,  # (k, s, c, h, w), a support set for each class
+    support: Iterable[Tensor],  # (s, c, h, w), a support set for each of k classes
     images: Tensor,  # (n, c, h, w)
 ) -> Tensor:  # (n, k), on the CPU
     "Nats of every image, given the support set of every class; the least of a row says of which class it is."

@@ -436,6 +436,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'fsgen.play.Page.save_all': ('play.html#page.save_all', 'fsgen/play.py'),
                             'fsgen.play.Page.seen': ('play.html#page.seen', 'fsgen/play.py'),
                             'fsgen.play.Page.sheets': ('play.html#page.sheets', 'fsgen/play.py'),
+                            'fsgen.play.Page.show': ('play.html#page.show', 'fsgen/play.py'),
                             'fsgen.play.Page.stop': ('play.html#page.stop', 'fsgen/play.py'),
                             'fsgen.play.Page.turn': ('play.html#page.turn', 'fsgen/play.py'),
                             'fsgen.play.Page.wipe_off': ('play.html#page.wipe_off', 'fsgen/play.py'),

@@ -208,7 +208,9 @@ class Page(VBox):
         self.support = self.samples = torch.zeros(0, *model.shape, dtype=torch.uint8)
         self.paper = Canvas(width=SIDE, height=SIDE, layout=Layout(flex="none", border="1px solid gray"))
         self.supports, self.drawn, self.note, self.said = Sheet(size), Sheet(size), HTML(), HTML()
-        self.sign = ToggleButtons(options=SIGNS, description="sign", style={"button_width": "auto"})
+        self.sign = ToggleButtons(
+            options=[(f"sign {sign}", sign) for sign in SIGNS], style={"button_width": "auto"}
+        )
         self.pen = IntSlider(PEN, 2, 40, description="pen")
         self.slowly = Checkbox(False, description="pixel by pixel", indent=False, layout=WAIT)
         self.another, self.wipe, self.save = (
@@ -218,7 +220,7 @@ class Page(VBox):
         buttons = HBox([self.another, self.wipe, self.save, self.upload])
         left = VBox([self.sign, self.paper, buttons, self.note, self.pen, self.slowly])
         titles = HTML("support set, as the model sees it"), HTML("samples; point at a pixel of theirs")
-        right = VBox([titles[0], self.supports, titles[1], self.drawn])
+        right = VBox([titles[0], self.supports, titles[1], self.drawn], layout=Layout(margin="0 0 0 16px"))
         super().__init__([HBox([left, right]), self.said])
         self.listen()
 
@@ -234,7 +236,7 @@ class Page(VBox):
         drawn.on_mouse_move(self.look)
         drawn.on_touch_start(lambda touches: self.look(*touches[0]))
         drawn.on_mouse_out(self.look_away)
-        paper.on_client_ready(self.turn)  # a browser that has just come sees nothing yet
+        paper.on_client_ready(self.show)  # a browser that has just come sees nothing yet
         self.sign.observe(self.turn, "value")
         self.another.on_click(self.next_drawing)
         self.wipe.on_click(self.wipe_off)
@@ -266,9 +268,15 @@ class Page(VBox):
             self.pen_at = None
             self.answer()
 
-    def turn(self, *_):
-        "Show the drawing that lies under the pen, and answer."
+    def show(self, *_):
+        "Show the sheet that lies under the pen, the support set and the samples."
         self.paper.put_image_data(np.array(self.sheets[-1].convert("RGB")))
+        self.supports.show(self.support)
+        self.drawn.show(self.samples)
+
+    def turn(self, *_):
+        "Show another sheet, and answer."
+        self.show()
         self.answer()
 
     def seen(self) -> dict[str, Tensor]:  # (n, 1, h, w) by sign

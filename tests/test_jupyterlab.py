@@ -150,12 +150,13 @@ def draw_signs(browser):
     "Draw a sign twice, and point at a sample until the page shows where it looks."
     canvases = "[...document.querySelectorAll('.jp-OutputArea canvas')]"
     paper, support, samples = wait(browser, "the page", f"{canvases}.length === 3 && {canvases}")
-    browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", paper)
+    browser.execute_script("arguments[0].closest('.jp-OutputArea').scrollIntoView()", paper)
     for said in "Draw A once more", "nats given its 1 other":
         browser.find_element("xpath", "//button[text()='next drawing']").click()  # the first sheet is empty
         draw_strokes(browser, paper, LOOP, TAIL)  # what answers the loop alone is dropped
-        heard = f"document.body.innerText.includes(arguments[0]) || document.querySelector('{RED}')"
-        wait(browser, said, heard, said)
+        lines = "[...document.querySelectorAll('.widget-html')]"
+        heard = f"{lines}.some(line => line.textContent.includes(arguments[0]))"
+        wait(browser, said, f"{heard} || document.querySelector('{RED}')", said)
     assert browser.execute_script(f"return {HAS_PIXEL} a && r + g + b === 0)", samples)
     ActionChains(browser).move_to_element_with_offset(samples, -160, -60).perform()  # in the first of them
     red = f"{HAS_PIXEL} a && r > g + 50) || document.querySelector('{RED}')"

@@ -13,8 +13,10 @@ NO_DISPLAY := No display here: open the address that follows in a browser; from 
 after ssh -L 8888:localhost:8888 and the name of this one.
 endif
 
+OPEN_LAB = $(if $(NO_DISPLAY),echo "$(NO_DISPLAY)";) $(BIN)/jupyter lab $(LAB_FLAGS) nbs
+
 .DEFAULT_GOAL := help
-.PHONY: help install demo test lab outputs readme site
+.PHONY: help install demo test lab play outputs readme site
 
 help:  ## List these targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -44,8 +46,10 @@ test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first 
 		tests/test_jupyterlab.py tests/test_training.py nbs tests --ignore tests/test_repository.py
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
-	@$(if $(NO_DISPLAY),echo "$(NO_DISPLAY)")
-	@$(BIN)/jupyter lab $(LAB_FLAGS) nbs
+	@$(OPEN_LAB)
+
+play: $(READY)  ## Open chapter 24 there: draw signs of your own, and the model draws them, too
+	@$(OPEN_LAB) --LabApp.default_url=/lab/tree/24_play.ipynb
 
 outputs: $(READY)  ## Run notebooks and store their outputs, all or as in: make outputs ONLY="06 07"
 	@OMP_NUM_THREADS=1 $(BIN)/python tools/make_outputs.py $(ONLY)

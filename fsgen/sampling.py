@@ -27,7 +27,7 @@ __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'g
 
 # %% ../nbs/15_sampling.ipynb #9efd9b30
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from typing import NamedTuple, Protocol
 
@@ -546,13 +546,13 @@ class CachedSampler:
         return graph.replay
 
     @torch.inference_mode()
-    def draw(
+    def rows(
         self,
         u: Tensor,  # (b*samples, c, h, w), noise
         given: Tensor,  # (b*samples, c, h, w) levels, of which some are kept
         keep: Tensor,  # (b*samples, c, h, w), True where `given` is kept
-    ) -> Tensor:  # (b*samples, c, h, w) uint8
-        "All rows, from top to bottom."
+    ) -> Iterator[Tensor]:  # of (b*samples, c, h, w) uint8, the same tensor each time
+        "Draw row by row, from top to bottom: the images after each row, zeros below it."
         images, self.inpaints = torch.zeros_like(u, dtype=torch.uint8), bool(keep.any())
         self.start_row(0, u, given, keep)  # the rehearsal of a capture needs a row, too
         draw_row = self.captured()
@@ -561,6 +561,11 @@ class CachedSampler:
             draw_row()
             check_logits(self.logits.movedim(-1, 1), f"in row {i}")
             images[:, :, i] = self.levels.permute(2, 1, 0)
+            yield images
+
+    def draw(self, u: Tensor, given: Tensor, keep: Tensor) -> Tensor:  # (b*samples, c, h, w) uint8
+        "Draw whole images, of what `rows` takes."
+        *_, images = self.rows(u, given, keep)
         return images
 
 # %% ../nbs/15_sampling.ipynb #66308599

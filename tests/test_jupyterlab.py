@@ -1,4 +1,4 @@
-"""Chapters as a reader has them: in JupyterLab, all cells run, then a slider moved.
+"""Chapters as a reader has them: in JupyterLab, all cells run, then a slider moved, or strokes drawn.
 
 What the browser showed last is kept in _proc/jupyterlab/CHAPTER.png, of a failure, too.
 """
@@ -12,11 +12,13 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import nbformat
 import pytest
 from selenium import webdriver
+from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.ui import WebDriverWait
 
@@ -27,6 +29,13 @@ TIMEOUT = 600  # seconds: a chapter takes one minute, or some on a busy machine
 HEAVY = runpy.run_path(str(ROOT / "tools/make_outputs.py"))["HEAVY"]  # cells that the tests skip
 # JupyterLab shows an exception as it shows what was written to standard error
 RED = '[data-mime-type="application/vnd.jupyter.stderr"]'
+# whether a canvas has a pixel of red, green, blue and alpha such that
+HAS_PIXEL = """(canvas => {
+    const {width, height} = canvas, levels = canvas.getContext("2d").getImageData(0, 0, width, height).data
+    return [...Array(width * height).keys()].map(k => levels.slice(4 * k, 4 * k + 4))
+})(arguments[0]).some(([r, g, b, a]) => """
+LOOP = [(0, 0), (70, -50), (0, -110), (-70, -50), (0, 0)]
+TAIL = [(0, 0), (0, 100), (80, 100)]
 SETTINGS = {
     # a notebook that is windowed has only those cells in the page that are on the screen
     "notebook-extension/tracker": {"windowingMode": "none"},
@@ -90,10 +99,23 @@ def lab(tmp_path_factory):
 # the quicker ones of those with a slider; nbval runs the others, too
 @pytest.mark.parametrize("chapter", ["01_masks", "03_episodes"])
 def test_slider_redraws_figure(browser, lab, chapter):
+    with opened(browser, lab, chapter):
+        move_slider(browser)
+
+
+def test_strokes_are_answered(browser, lab):
+    with opened(browser, lab, "24_play"):
+        draw_signs(browser)
+
+
+@contextmanager
+def opened(browser, lab, chapter):
+    "A chapter, all cells run. What it shows at the end is kept, from its first red output on."
     try:
         browser.get(lab.format(chapter))
         run_all_cells(browser)
-        move_slider(browser)
+        yield
+        assert not texts(browser, RED)
     finally:
         show = "?.scrollIntoView({block: 'center'})"
         browser.execute_script(f"document.querySelector('{RED}'){show}")
@@ -122,7 +144,34 @@ def move_slider(browser):
     slider.send_keys(Keys.ARROW_LEFT if last else Keys.ARROW_RIGHT)
     other = f"![undefined, arguments[1]].includes({figure}) || document.querySelector('{RED}')"
     wait(browser, "another figure", other, slider, before)
-    assert not texts(browser, RED)
+
+
+def draw_signs(browser):
+    "Draw a sign twice, and point at a sample until the page shows where it looks."
+    canvases = "[...document.querySelectorAll('.jp-OutputArea canvas')]"
+    paper, support, samples = wait(browser, "the page", f"{canvases}.length === 3 && {canvases}")
+    browser.execute_script("arguments[0].closest('.jp-OutputArea').scrollIntoView()", paper)
+    for said in "Draw A once more", "nats given its 1 other":
+        browser.find_element("xpath", "//button[text()='next drawing']").click()  # the first sheet is empty
+        draw_strokes(browser, paper, LOOP, TAIL)  # what answers the loop alone is dropped
+        lines = "[...document.querySelectorAll('.widget-html')]"
+        heard = f"{lines}.some(line => line.textContent.includes(arguments[0]))"
+        wait(browser, said, f"{heard} || document.querySelector('{RED}')", said)
+    assert browser.execute_script(f"return {HAS_PIXEL} a && r + g + b === 0)", samples)
+    ActionChains(browser).move_to_element_with_offset(samples, -160, -60).perform()  # in the first of them
+    red = f"{HAS_PIXEL} a && r > g + 50) || document.querySelector('{RED}')"
+    wait(browser, "red on the support set", red, support)
+
+
+def draw_strokes(browser, paper, *strokes):
+    "By the pointer; points are pixels from the middle of the paper."
+    pen = ActionChains(browser, duration=20)
+    for first, *rest in strokes:
+        pen.move_to_element_with_offset(paper, *first).click_and_hold()
+        for point in rest:
+            pen.move_to_element_with_offset(paper, *point)
+        pen.release()
+    pen.perform()
 
 
 def wait(browser, what, script, *arguments):

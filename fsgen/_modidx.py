@@ -428,6 +428,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fsgen.play': { 'fsgen.play.Page': ('play.html#page', 'fsgen/play.py'),
                             'fsgen.play.Page.__init__': ('play.html#page.__init__', 'fsgen/play.py'),
                             'fsgen.play.Page.answer': ('play.html#page.answer', 'fsgen/play.py'),
+                            'fsgen.play.Page.finish': ('play.html#page.finish', 'fsgen/play.py'),
                             'fsgen.play.Page.lay': ('play.html#page.lay', 'fsgen/play.py'),
                             'fsgen.play.Page.listen': ('play.html#page.listen', 'fsgen/play.py'),
                             'fsgen.play.Page.load': ('play.html#page.load', 'fsgen/play.py'),

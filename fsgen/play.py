@@ -30,6 +30,7 @@ from .cli import nats_of, nats_without
 from .conditional import FewShotModel
 from .datasets import find_ink, shrink_ink
 from .episodes import glyphs
+from .evaluation import class_nats
 from .files import write
 from .likelihood import InputError, check, check_given
 from .sampling import CachedSampler
@@ -111,7 +112,7 @@ def which_sign(
     signs: dict[str, Tensor],  # support sets (s, c, h, w) by the names of their signs
 ) -> dict[str, float]:
     "The probability that an image is of each sign, if all are equally likely before."
-    nats = torch.cat([nats_of(model, image, support[None]) for support in signs.values()])
+    (nats,) = class_nats(model, signs.values(), image[None])
     return dict(zip(signs, (-nats).softmax(0).tolist(), strict=True))
 
 # %% ../nbs/24_play.ipynb #d565981e
@@ -296,6 +297,12 @@ class Page(VBox):
         self.stop()
         self.note.value = ""
         self.work = asyncio.get_running_loop().create_task(self.respond())
+        self.work.add_done_callback(self.finish)
+
+    def finish(self, work: asyncio.Task):
+        "Say what went wrong in an answer; nobody else awaits it."
+        if not work.cancelled() and work.exception() is not None:
+            self.note.value = escape(f"No answer: {work.exception()!r}")
 
     async def respond(self):
         "Draw samples, then say what the last drawing costs."
@@ -351,10 +358,14 @@ class Page(VBox):
 
     def save_all(self, *_):
         "Save every drawing as a PNG file that is named by its sign and number."
-        for sign, sheets in self.drawings.items():
-            for k, sheet in enumerate(filter(is_drawn, sheets), 1):
-                write(self.folder / f"{sign}-{k}.png", as_png(sheet))
-        self.note.value = escape(f"saved in {self.folder.resolve()}")
+        try:
+            for sign, sheets in self.drawings.items():
+                for k, sheet in enumerate(filter(is_drawn, sheets), 1):
+                    write(self.folder / f"{sign}-{k}.png", as_png(sheet))
+            said = f"saved in {self.folder.resolve()}"
+        except InputError as error:
+            said = str(error)
+        self.note.value = escape(said)
 
     def load(self, change):
         "Lay the drawings of files on those of the sign."

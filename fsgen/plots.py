@@ -290,8 +290,8 @@ class Scoreboard:
         place = f'x="{760 - SIDE * letters.width // side}" width="{SIDE * letters.width // side}"'
         place += f' height="{self.height}" style="image-rendering: pixelated"'
         self.parts += [
-            '<text x="152" y="20" text-anchor="end" fill="#57606a">nats/dim</text>',
-            '<text x="490" y="20" text-anchor="end" fill="#57606a">of each letter, one drawing shown</text>',
+            f'<text x="152" y="20" text-anchor="end" fill="{LINES}">nats/dim</text>',
+            f'<text x="490" y="20" text-anchor="end" fill="{LINES}">of each letter, one drawing shown</text>',
             f'<path d="M0 {SIDE}H760" stroke="{DIMMED}"/>',
             f'<image {place} href="data:image/png;base64,{base64.b64encode(file.getvalue()).decode()}"/>',
         ]

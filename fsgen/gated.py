@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERNEL', 'LARGEST', 'DEEPEST', 'WIDEST', 'FIRST_KERNEL', 'gate', 'GatedLayer', 'ColourHead', 'Settings', 'BodyConfig',
-           'PixelCNN']
+           'PixelCNN', 'ReLULayer']
 
 # %% ../nbs/02_gated.ipynb #736f3758
 from collections.abc import Callable
@@ -224,3 +224,31 @@ class PixelCNN(nn.Module):
     def head_logits(self, skips: Tensor, x: Tensor) -> Tensor:
         "Logits (b, levels, c, h, w) from the features (b, skip, h, w) and the scaled images (b, c, h, w)."
         return torch.stack([head(skips, x) for head in self.heads], 2)
+
+# %% ../nbs/02_gated.ipynb #1240d30f
+class ReLULayer(nn.Module):
+    "The rival of a `GatedLayer`: the same wiring with ReLUs, told neither summary nor lookup."
+
+    def __init__(
+        self,
+        planes: int,  # channels of each stack
+        skip: int,  # channels sent to the output head
+        last: bool = False,  # as in a `GatedLayer`
+    ):
+        super().__init__()
+        self.vertical = VerticalConv2d(planes, planes, KERNEL)
+        self.horizontal = HorizontalConv2d(planes, planes, KERNEL)
+        self.across = nn.Conv2d(planes, planes, 1)
+        self.residual = None if last else nn.Conv2d(planes, planes, 1)
+        self.skip = nn.Conv2d(planes, skip, 1)
+
+    def forward(
+        self,
+        v: Tensor,  # vertical stack (b, planes, h, w)
+        h: Tensor,  # horizontal stack (b, planes, h, w)
+        summary: None = None,
+        lookup: None = None,
+    ) -> tuple[Tensor, Tensor, Tensor]:  # both stacks, and the skip (b, skip, h, w)
+        rows = self.vertical(v)
+        out = F.relu(self.horizontal(h) + self.across(rows))
+        return F.relu(rows), h if self.residual is None else h + self.residual(out), self.skip(out)

@@ -1,6 +1,7 @@
 "The recorded results: complete, and within the bars that the project set itself."
 
 import json
+import math
 import re
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 
 import fsgen
 from fsgen.experiments import read_data
+from fsgen.plots import BOARD
 
 ROOT = Path(__file__).resolve().parent.parent
 FILES = sorted(ROOT.glob("data/results/*.json"))
@@ -82,6 +84,16 @@ def test_a_sharp_start_is_dependable():
     assert max(of["attention"]) - min(of["attention"]) < 0.1 * (
         max(of["attention-uniform"]) - min(of["attention-uniform"])
     )
+
+
+def test_scoreboard():
+    "All its rows are on one test set; the uniform guess costs log 2."
+    rows = [row for row in ROWS if row["split"] == "test" and row["experiment"].startswith("glyphs-4shot-")]
+    assert len({(row["images"], row["episodes"], row["shots"], row["task"]) for row in rows}) == 1
+    named = {row["experiment"].rpartition("-")[0] for row in rows}
+    assert named >= {f"glyphs-4shot-{row.experiment}" for row in BOARD}
+    uniform = result("glyphs-4shot-uniform-0")
+    assert uniform["nats_per_dim"] == pytest.approx(math.log(2)) and uniform["stderr"] < 1e-6
 
 
 def test_attention_on_omniglot():

@@ -348,7 +348,7 @@ def one_shot_runs(
             drawn = [np.stack([drawing(files.read(inside + name), size) for name in part]) for part in names]
             runs.append((*map(torch.from_numpy, drawn), torch.tensor(labels)))
     except (KeyError, ValueError, IndexError) as error:
-        wrong = f"{files.path} isn't the official one-shot runs ({error}); fetch it again."
+        wrong = f"{files.path} isn't the official one-shot runs: run {run} is incomplete; fetch it again."
         raise InputError(wrong) from error
     return OneShotRuns(*map(torch.stack, zip(*runs, strict=True)))
 

@@ -95,7 +95,9 @@ def test_evaluate_and_sample(fsgen, tiny_run, tmp_path):
 
 
 MY_TABLES = """
-from fsgen.experiments import FAMILIES, GLYPHS, LOSSES, TABLES, Family, Table
+from fsgen.experiments import FAMILIES, GLYPHS, GROUPS, LOSSES, TABLES, Family, Table
+
+GROUPS["small"] = ("mini",)
 
 def broken(logits, images):
     raise ZeroDivisionError
@@ -155,6 +157,7 @@ def test_reproduce_is_stopped_and_goes_on(command, run_cli, tables):
         to = None if row["model"] == "no-support" else f"mini-no-support-{row['seed']}"
         assert row.get("paired", {}).get("to") == to
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    line[line.index("mini")] = "small"
     done = run_cli(*line, cwd=folder)
     assert "4 trainings, 0 to do" in done.stdout
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
@@ -172,6 +175,7 @@ def test_reproduce_that_fails(run_cli, refused, tables):
     assert "-0 failed, as said above" in done.stderr.splitlines()[-1]
     assert "workers must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--workers", 0)
     assert "seeds must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--seeds", 0)
+    assert "no brief version" in refused("reproduce", "questions", "--brief")
 
 
 def test_gpu_of_a_worker(monkeypatch):

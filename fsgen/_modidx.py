@@ -109,6 +109,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'fsgen.cli.data_command': ('cli.html#data_command', 'fsgen/cli.py'),
                            'fsgen.cli.demo_command': ('cli.html#demo_command', 'fsgen/cli.py'),
                            'fsgen.cli.describe': ('cli.html#describe', 'fsgen/cli.py'),
+                           'fsgen.cli.describe_known': ('cli.html#describe_known', 'fsgen/cli.py'),
                            'fsgen.cli.describe_others': ('cli.html#describe_others', 'fsgen/cli.py'),
                            'fsgen.cli.draw_attention': ('cli.html#draw_attention', 'fsgen/cli.py'),
                            'fsgen.cli.evaluate_command': ('cli.html#evaluate_command', 'fsgen/cli.py'),

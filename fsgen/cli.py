@@ -9,10 +9,10 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
            'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
            'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
-           'count', 'describe', 'describe_others', 'fetch_set', 'data_command', 'read_measured', 'train_and_measure',
-           'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_table', 'reproduce_command',
-           'count_recognised', 'show_demo', 'demo_command', 'check_registries', 'import_modules', 'run_command',
-           'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
+           'count', 'describe', 'describe_others', 'fetch_set', 'describe_known', 'data_command', 'read_measured',
+           'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_table',
+           'reproduce_command', 'count_recognised', 'show_demo', 'demo_command', 'check_registries', 'import_modules',
+           'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -618,6 +618,29 @@ def fetch_set(name: str):
     fetch(DATA[name].urls, data_folder() / name)
 
 # %% ../nbs/17_cli.ipynb #20300b5b
+def describe_known() -> tuple[list[dict], list[Path]]:  # rows of `fsgen data --json`, folders and zips
+    "Print and count the registered data sets."
+    rows, known = [], []
+    for name, data in DATA.items():
+        if data.of or name == "folder":
+            continue
+        if data.list is None:
+            parts = {
+                part: images.sizes.tolist() for part, images in data.read(Experiment.size)._asdict().items()
+            }
+            rows.append(count(name, parts))
+            print("{name}: {train_images:,} + {test_images:,} images, embedded".format(**rows[-1]))
+            continue
+        try:
+            row, paths = describe(name, data.list())
+            known += paths
+        except InputError as error:
+            row = count(name, {})
+            print(f"{name}: {error}")
+        rows.append(row)
+    return rows, known
+
+# %% ../nbs/17_cli.ipynb #5fd78d15
 def data_command(
     download: str | None = None,
     json: Path | None = None,
@@ -634,23 +657,7 @@ def data_command(
         fetch_set(download)
     root = data_folder()
     print(f"data folder: {root}\ncache: {cache_folder()}")
-    rows, known = [], []
-    for name, data in DATA.items():
-        if data.of:
-            continue
-        if data.list is None:
-            splits = data.read(Experiment.size)
-            parts = {part: images.sizes.tolist() for part, images in splits._asdict().items()}
-            rows.append(count(name, parts))
-            print("{name}: {train_images:,} + {test_images:,} images, embedded".format(**rows[-1]))
-        elif name != "folder":
-            try:
-                row, paths = describe(name, data.list())
-                known += paths
-            except InputError as error:
-                row = count(name, {})
-                print(f"{name}: {error}")
-            rows.append(row)
+    rows, known = describe_known()
     rows += describe_others(root, known)
     if json is not None:
         write_json(json, rows)

@@ -255,7 +255,7 @@ def _omniglot_part(path, part, wanted):  # -> its files, their names by characte
     )
     return files, classes
 
-
+# %% ../nbs/11_datasets.ipynb #4064cf07
 def list_omniglot(
     root: Path | str | None = None,  # data folder, `data_folder()` if None
     split: str = "45-5",  # of `OMNIGLOT_SPLITS`

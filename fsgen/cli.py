@@ -812,7 +812,7 @@ def reproduce_table(
     print(as_markdown(table, rows))
     return rows
 
-
+# %% ../nbs/17_cli.ipynb #88947076
 def reproduce_command(
     table: tyro.conf.Positional[Annotated[str, one_of(ChainMap(GROUPS, TABLES))]],
     out: Path = Path("runs"),

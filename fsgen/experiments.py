@@ -355,7 +355,7 @@ INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
 MIXED = OMNIGLOT | dict(
     shots=8, mixed_shots=True, batch=4, targets=8, steps=9_375, learning_rate=3e-3, warmup=300, stride=1
 )
-BRIEF_CHARACTERS = dict(steps=1_000, warmup=100, ema=0.99)
+BRIEF_CHARACTERS = dict(steps=1_000, learning_rate=5e-3, warmup=100, ema=0.99)
 BRIEF = OMNIGLOT | BRIEF_CHARACTERS | dict(batch=8, targets=4, checkpoint_every=100)
 
 # %% ../nbs/12_experiments.ipynb #6259dbfa

@@ -794,15 +794,12 @@ def as_markdown(
 
 # %% ../nbs/17_cli.ipynb #de5d55b8
 def reproduce_table(
-    name: str,  # in TABLES
-    out: Path,
+    table: Table,
+    folder: Path,  # of its runs
     workers: int,
-    seeds: int | None,
     rates: bool,
-    brief: bool,
 ) -> list[dict]:  # rows of results.json
-    "Train, measure, compare and print one table; all as `reproduce_command` takes it."
-    table, folder = chosen_table(name, brief, seeds), out / (f"{name}-brief" if brief else name)
+    "Train, measure, compare and print one table; `workers` and `rates` as `reproduce_command` takes them."
     experiments = table.rates() if rates else table.trainings()
     run_all(experiments, folder, workers)
     measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
@@ -837,10 +834,11 @@ def reproduce_command(
         check(value >= 1, f"{name} must be at least 1, not {value}.")
     if json is not None:
         check_writable(json)
-    names = GROUPS.get(table, (table,))
-    for name in names:
-        chosen_table(name, brief, seeds)  # refused before anything is trained
-    rows = [row for name in names for row in reproduce_table(name, out, workers, seeds, rates, brief)]
+    names, ending = GROUPS.get(table, (table,)), "-brief" * brief
+    tables = {name: chosen_table(name, brief, seeds) for name in names}  # refused before any is trained
+    rows = []
+    for name, chosen in tables.items():
+        rows += reproduce_table(chosen, out / f"{name}{ending}", workers, rates)
     if json is not None:
         write_json(json, rows)
 

@@ -265,9 +265,8 @@ def list_omniglot(
         split in OMNIGLOT_SPLITS, f"Omniglot's split is one of {', '.join(OMNIGLOT_SPLITS)}, not {split!r}."
     )
     hint = ", or run `fsgen data --download omniglot`"
-    parts = {part: locate(root, part, hint=hint) for part in OMNIGLOT_PARTS}
-    for part, (wanted, _) in OMNIGLOT_PARTS.items():
-        parts[part] = _omniglot_part(parts[part], part, wanted)
+    paths = {part: locate(root, part, hint=hint) for part in OMNIGLOT_PARTS}
+    parts = {part: _omniglot_part(path, part, OMNIGLOT_PARTS[part][0]) for part, path in paths.items()}
     alphabets = {part: {name.split("/")[0] for name in classes} for part, (_, classes) in parts.items()}
     held_out = OMNIGLOT_TEST_ALPHABETS
     if split == "background":
@@ -347,7 +346,7 @@ def one_shot_runs(
             names = [f"run{run:02}/training/class{k:02}.png" for k in numbers], [item for item, _ in pairs]
             drawn = [np.stack([drawing(files.read(inside + name), size) for name in part]) for part in names]
             runs.append((*map(torch.from_numpy, drawn), torch.tensor(labels)))
-    except (KeyError, ValueError, IndexError) as error:
+    except (KeyError, ValueError, IndexError, OSError) as error:
         wrong = f"{files.path} isn't the official one-shot runs: run {run} is incomplete; fetch it again."
         raise InputError(wrong) from error
     return OneShotRuns(*map(torch.stack, zip(*runs, strict=True)))

@@ -123,6 +123,12 @@ def test_readme_is_current():
     assert (ROOT / "README.md").read_text() == readme(), "run make readme"
 
 
+def test_model_cards_are_current():
+    card = runpy.run_path(str(ROOT / "tools/ship.py"))["card"]
+    for path in ROOT.glob("fsgen/weights/*.safetensors"):
+        assert path.with_suffix(".md").read_text() == card(path.stem), "run python tools/ship.py"
+
+
 @pytest.mark.parametrize("notebook", NOTEBOOKS, ids=lambda path: path.stem)
 def test_notebook_is_small(notebook):
     assert notebook.stat().st_size < 300_000
@@ -139,15 +145,27 @@ def test_cells_fit_a_screen(notebook):
             assert len(lines) <= 35, f"{len(lines)} lines: {lines[1]}"
 
 
+def minutes_of(cells):
+    "To read, at 240 words or 40 lines of code a minute, in fives; and with ten more for each exercise."
+    code, text = (
+        ["".join(c["source"]) for c in cells if c["cell_type"] == kind] for kind in ("code", "markdown")
+    )
+    words = sum(len(each.split()) for each in text if not each.startswith("<details>"))
+    lines = sum(len(each.splitlines()) for each in code if not re.match(r"#\|\s*(hide|echo: false)", each))
+    read = 5 * max(1, round((words / 240 + lines / 40) / 5))
+    return f"{read}", f"{read + 10 * sum(each.startswith('### Exercise ') for each in text)}"
+
+
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)
 def test_opening(notebook):
     "What is built, what it needs, and the minutes, which the front page repeats."
-    title = next(cell for cell in cells_of(notebook) if cell["cell_type"] == "markdown")
-    text = "".join(title["source"])
+    cells = cells_of(notebook)
+    text = "".join(next(cell for cell in cells if cell["cell_type"] == "markdown")["source"])
     assert re.match(r"# .+\n\n> .+\n", text) and "Needs: " in text
-    (minutes,) = re.findall(r"Time: (\d+) minutes", text)
+    minutes = [minutes_of(cells)]
+    assert re.findall(r"Time: (\d+) minutes to read, (\d+) with the exercises; ", text) == minutes
     index = "".join("".join(cell["source"]) for cell in cells_of(ROOT / "nbs/index.ipynb"))
-    assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+) \|", index) == [minutes]
+    assert re.findall(rf"\({notebook.name}\) \|.*\| (\d+), (\d+) \|", index) == minutes
 
 
 @pytest.mark.parametrize("notebook", CHAPTERS, ids=lambda path: path.stem)

@@ -48,7 +48,9 @@ def test_wheel_loads_its_model_and_samples(installed):
 
 
 def test_wheel_has_a_card_for_each_model_and_the_command(installed):
-    names = {path.stem for path in installed.glob("fsgen/weights/*.safetensors")}
-    assert "characters" in names and names == {path.stem for path in installed.glob("fsgen/weights/*.md")}
+    weights, cards = (
+        {path.stem for path in installed.glob(f"fsgen/weights/*.{end}")} for end in ("safetensors", "md")
+    )
+    assert "characters-copying" in weights and weights == cards
     done = run(installed, "-m", "fsgen", "demo", "--help")
     assert done.returncode == 0 and "--out" in done.stdout, done.stderr

@@ -315,10 +315,11 @@ def evaluate_command(
 ):
     """Nats/dim of trained runs, each compared with the first.
 
-    All test and train images are targets once, unless `episodes` says fewer; differences are paired.
+    Every test image is a target once, and as many training images, unless `episodes` says fewer;
+    differences are paired.
 
     Args:
-        runs: run folders, or .safetensors files
+        runs: run folders, .safetensors files, or names of models that come with fsgen
         json: write the results there, as a list with a row for each run and split
         episodes: number of episodes of a split, as many as there are test images if not given
         root: folder or zip of the data, if not where the runs say

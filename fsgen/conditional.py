@@ -229,7 +229,7 @@ class Nothing(NamedTuple):
 
 
 class NoSupportPixelCNN(FewShotModel):
-    "The body alone, whatever the support set: the baseline of every comparison."
+    "The body alone, whatever the support set: the baseline of the scoreboard."
 
     def __init__(
         self,

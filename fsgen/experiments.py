@@ -347,7 +347,7 @@ FLIP = GLYPHS | dict(task="inversion", shots=1, batch=16, learning_rate=7e-3, va
 
 # %% ../nbs/12_experiments.ipynb #81c4d6a2
 OMNIGLOT = dict(data="omniglot", size=26, precision="bf16")
-# An inner step costs more than a target does, so the models that take one share it among four targets.
+# An inner step costs more than a target does, so these two share it among four targets.
 INNER = {model: dict(batch=4, targets=4) for model in ("meta", "place-meta")}
 # One training for all numbers of shots. Eight targets share a support set, for every model, as eight images
 # are costly to take an inner step on. The rate: on held-out characters the conditional model ends alike at

@@ -139,7 +139,7 @@ class Settings:
 
 @dataclass(frozen=True)
 class BodyConfig(Settings):
-    "The size of a body, by default that of the paper's Omniglot network."
+    "The size of a body, by default that of our Omniglot networks."
 
     layers: int = 12  # gated layers of the body
     planes: int = 24  # channels of each stack

@@ -202,7 +202,8 @@ def _read_state(path):  # -> the state in a checkpoint; raises whatever if it is
 class RunFolder:
     """A run on disk: `config.json`, `metrics.jsonl`, `weights.safetensors` and the last two checkpoints.
 
-    Every file is whole or not there, whenever the process is killed or the power fails.
+    Config, weights and checkpoints are whole or not there, whenever the process is killed or the power fails;
+    of the metrics the last line may be cut.
     """
 
     def __init__(self, path: Path | str):

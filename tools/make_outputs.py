@@ -16,7 +16,8 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 def run(path: Path):
     "Run a notebook's cells; those that the tests skip keep the outputs they have."
     nb = nbformat.read(path, as_version=4)
-    client = NotebookClient(nb, timeout=1200, resources={"metadata": {"path": str(NBS)}})
+    where = {"metadata": {"path": str(NBS)}}
+    client = NotebookClient(nb, timeout=1200, coalesce_streams=True, resources=where)
     with client.setup_kernel():
         for index, cell in enumerate(nb.cells):
             if cell.cell_type == "code" and not HEAVY.search(cell.source):

@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .conditional import ConditionalConfig, ConditionalPixelCNN, SupportEncoder
+from .conditional import ConditionalConfig, ConditionalPixelCNN, SupportEncoder, in_eval_mode
 from .likelihood import check
 
 # %% ../nbs/05_attention.ipynb #a1e5d28a
@@ -240,9 +240,14 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         summary, keys, values = context
         return self.body(self.body.scale(images), summary, lambda h: self.attention(h, keys, values))
 
-    @torch.no_grad()
+    @in_eval_mode
     def attention_map(self, images: Tensor, context: Memory) -> Tensor:  # (b, h, w, s, K, K)
         "Where each pixel of images (b, c, h, w) looks: its softmax over the support's patches."
+        self.check_images(images, "The images", 4)
+        check(
+            len(images) == len(context.summary),
+            f"Every image needs a support set; got {len(images)} images and {len(context.summary)}.",
+        )
         _, h, _ = self.body.first_half(self.body.scale(images), context.summary)
         seen = self.attention.weights(h, context.keys)
         return seen.unflatten(2, (-1, *self.grid)).unflatten(1, self.shape[1:])

@@ -200,8 +200,8 @@ def same_class(
     """
     smallest, name, largest = data.extremes
     check(
-        0 < shots and targets < smallest,
-        f"{targets} target{'s' * (targets > 1)} and a support need {targets + 1} images of every class, and "
+        0 < shots and 0 < targets < smallest,
+        f"{targets} target{'s' * (targets != 1)} and a support need {targets + 1} images of every class, and "
         f"shots >= 1; asked for {shots} shots, and class {name!r} has {smallest}.",
     )
     label = data.labels[indices]
@@ -297,10 +297,11 @@ def fixed_episodes(
     data: ImageSet,
     task: str,  # name in TASKS
     shots: int,  # images in the support set
-    episodes: int | None = None,  # number of episodes; every image is the target once if None
+    episodes: int | None = None,  # number of episodes at most; every image is the target once if None
     seed: int = 0,
 ) -> Episode:
     "The test episodes that all models share, on the CPU: a GPU would draw others from the same seed."
+    check(task in TASKS, f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
     indices, generator = _fixed_targets(data, episodes, seed)
     return TASKS[task](data.to("cpu"), indices, shots, generator)
 
@@ -320,7 +321,7 @@ def by_class(
     classes: Sequence[str] | None,  # of each value, by name; if None, each is of a class of its own
 ) -> tuple[Tensor, Tensor]:  # (k,) float64 sums and numbers
     "Sum and number of the values of each class."
-    values = values.double()
+    values = values.double().cpu()
     if classes is None:
         return values, torch.ones_like(values)
     check(
@@ -339,7 +340,7 @@ def clustered_error(
     "Standard error of the mean of values that may be alike within a class (Liang and Zeger 1986)."
     sums, sizes = by_class(values, classes)
     k, n = len(sums), len(values)
-    off = sums - sizes * values.double().mean()
+    off = sums - sizes * values.double().mean().cpu()
     return (off.square().sum() * k / (k - 1)).sqrt().item() / n if k > 1 else None
 
 # %% ../nbs/03_episodes.ipynb #9c2980ac
@@ -352,7 +353,7 @@ def choose(data: ImageSet, classes: Sequence[int]) -> ImageSet:  # ascending
     "The image set of some of the classes."
     place = torch.full((len(data.names),), -1)
     place[classes] = torch.arange(len(classes))
-    labels = place[data.labels.cpu()]
+    labels = place.to(data.labels.device)[data.labels]
     kept = labels >= 0
     names = tuple(data.names[k] for k in classes)
     return ImageSet(data.images[kept.to(data.images.device)], labels[kept], names, data.levels)

@@ -11,6 +11,7 @@ __all__ = ['FIRST', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference'
 import math
 import statistics
 from collections.abc import Iterable, Sequence
+from functools import partial
 from itertools import product
 from pathlib import Path
 from typing import NamedTuple
@@ -62,7 +63,7 @@ def evaluate(
     episodes: Episode,  # one target each
     batch: int = 64,  # episodes at a time
     classes: Sequence[str] | None = None,  # of each episode, as of `fixed_classes`
-) -> tuple[dict, Tensor]:  # a row of results.json, and (n,) nats/dim of every episode
+) -> tuple[dict, Tensor]:  # a row of results.json but for its split, and (n,) nats/dim of every episode
     """Nats/dim of a model on episodes, with its standard error over classes.
 
     The row says how the model was made, too, if it came from `train` or `load`.
@@ -167,10 +168,12 @@ def recognised(
     left_out: Tensor,  # (b, m, c, h, w), images that an episode is not recognised by: its supports
 ) -> float:
     "The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class."
+    # not by a matrix product, which rounds: an image is at no distance from itself
+    distances = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
     right, known = [], data.images.flatten(1).float()
     for images, name, own in zip(drawn, classes, left_out, strict=True):
-        far = torch.cdist(images.flatten(1).float(), known)  # (n, all)
-        far[:, (torch.cdist(own.flatten(1).float(), known) == 0).any(0)] = math.inf
+        far = distances(images.flatten(1).float(), known)  # (n, all)
+        far[:, (distances(own.flatten(1).float(), known) == 0).any(0)] = math.inf
         right += [data.names[label] == name for label in data.labels[far.argmin(1)].tolist()]
     return statistics.mean(right)
 
@@ -182,6 +185,7 @@ def class_nats(
     images: Tensor,  # (n, c, h, w)
 ) -> Tensor:  # (n, k), on the CPU
     "Nats of every image, given the support set of every class; the least of a row says of which class it is."
+    model.check_images(images, "The images", 4)  # here, as a GPU's values are not looked at
     images = images.to(model.device)
     return torch.stack([model(images, own[None].to(model.device)).cpu() for own in support], 1)
 
@@ -304,7 +308,7 @@ def shots_table(
         for name, same in by_seed(r for r in rows if (r["shots"], r["split"]) == (shots, split)).items():
             cells = lines.setdefault(name, {})
             if split == "train":
-                cells[shots] += f" ({mean_of(same):.4f})"
+                cells[shots] = f"{cells.get(shots, '')} ({mean_of(same):.4f})".strip()
                 continue
             cells[shots] = f"{mean_of(same):.4f}"
             errors = [row["stderr"] for row in same if row["stderr"] is not None]

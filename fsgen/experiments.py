@@ -132,6 +132,8 @@ class Experiment(Settings):
             value = getattr(self, name)
             check(value in registry, f"There is no {name} {value!r}; {suggest(value, registry)}")
         config_class = MODELS[self.model].config_class
+        taken = sorted({f.name for f in fields(config_class)} & {f.name for f in fields(Experiment)})
+        check(not taken, f"The model {self.model} can't call a setting {', '.join(taken)}: the experiment does.")
         if self.settings is None:
             object.__setattr__(self, "settings", config_class())  # frozen from here on
         check(
@@ -240,7 +242,7 @@ def build(
 ) -> FewShotModel:
     "The experiment's model, its weights drawn from the experiment's seed."
     with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(experiment.seed)
+        torch.default_generator.manual_seed(experiment.seed)  # and no GPU's
         model = make_model(experiment, shape, levels)
     return model.to(memory_format=torch.channels_last)
 
@@ -440,6 +442,9 @@ class Table(Settings):
         )
         for row in (self.to, *self.best, *self.claims):
             self.check_row(row)
+        for row, rate in self.best.items():
+            of = self.best.get(rate) if isinstance(rate, str) else rate
+            check(isinstance(of, float), f"{row!r} takes the rate of {rate!r}, which has none in best.")
         check(
             not self.claims or self.to in self.claims,
             f"{self.to!r} must have all seeds, too, to be compared with.",

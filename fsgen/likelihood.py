@@ -78,6 +78,7 @@ def count_patterns(
     k: int,  # nearest earlier pixels to read
 ) -> Tensor:  # (2**k, 2)
     "How often 0 and 1 followed each pattern."
+    check(int(images.max()) <= 1, f"Patterns are of binary images; found level {int(images.max())}.")
     cells = 2 * earlier_pattern(images, k) + images.long()
     return torch.bincount(cells.flatten(), minlength=2 ** (k + 1)).view(-1, 2)
 
@@ -173,9 +174,11 @@ def ancestral_sample(
     u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device)
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     _, c, h, w = shape
-    order = product(range(h), range(w)) if order is None else order
+    order = list(product(range(h), range(w)) if order is None else order)
+    check(len({*order}) == len(order) == h * w, f"order must name each of the {h * w} places once.")
     for (i, j), k in product(order, range(c)):
         asked = logits(images)[:, :, k, i, j]  # (b, levels)
+        check(asked.shape[1] <= 256, f"Pixels are drawn as uint8, of 256 levels at most, not {asked.shape[1]}.")
         check_logits(asked, f"in channel {k} of pixel ({i}, {j})")
         drawn = invert_cdf(asked, u[:, k, i, j]).to(images)
         images[:, k, i, j] = torch.where(keep[:, k, i, j], given[:, k, i, j], drawn)

@@ -534,15 +534,15 @@ class CachedSampler:
         "`draw_row`; on a GPU as one CUDA graph, so that a row is one launch and not thousands."
         if self.u.device.type != "cuda":
             return self.draw_row
-        stream = torch.cuda.Stream()
-        stream.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(stream):
-            self.draw_row()  # a capture must follow a first run, whose traces are wiped out below
-        torch.cuda.current_stream().wait_stream(stream)
-        graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph):
-            self.draw_row()
-        self.body.clear()
+        with torch.cuda.device(self.u.device):  # the model's, whichever is the current one
+            stream = torch.cuda.Stream()
+            stream.wait_stream(torch.cuda.current_stream())
+            with torch.cuda.stream(stream):
+                self.draw_row()  # a capture must follow a first run
+            torch.cuda.current_stream().wait_stream(stream)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                self.draw_row()
         return graph.replay
 
     @torch.inference_mode()
@@ -556,6 +556,7 @@ class CachedSampler:
         images, self.inpaints = torch.zeros_like(u, dtype=torch.uint8), bool(keep.any())
         self.start_row(0, u, given, keep)  # the rehearsal of a capture needs a row, too
         draw_row = self.captured()
+        self.body.clear()  # of the rehearsal, or of images drawn before
         for i in range(u.shape[2]):
             self.start_row(i, u, given, keep)
             draw_row()
@@ -605,6 +606,7 @@ def sample(
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
     check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")
+    model.check_images(support, "The support set", 5)  # here, as a GPU's values are not looked at
     shape, device = (len(support) * samples, *model.shape), model.device
     support, kept = support.to(device), check_given(given, keep, shape)
     if given is not None:

@@ -71,6 +71,10 @@ def episode_nats(
     batch: int = 64,  # episodes at a time
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     "Nats/dim of every episode, measured in eval mode whatever mode the model is in."
+    support, target = episodes
+    check(len(support) == len(target), f"One target each: got {len(target)} for {len(support)} support sets.")
+    model.check_images(support, "The support set", 5)  # here, as a GPU's values are not looked at
+    model.check_images(target, "The images", 4)
     parts = zip(*(part.split(batch) for part in episodes), strict=True)
     nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
     return torch.cat(nats) / math.prod(model.shape)
@@ -441,6 +445,8 @@ def train(
             stack.enter_context(folder.owned())
         state = folder.open(experiment) if main else folder.state()
         run.resume(state)
+        found = accelerator.gather(torch.tensor([run.step], device=device))
+        check(bool((found == run.step).all()), f"The processes don't see one run folder {out}: put it on a shared disk.")
         log = folder.cut_metrics(run.step) if main else Path(os.devnull)
         if run.step < experiment.steps:
             gpu = [device] if device.type == "cuda" else []

@@ -11,7 +11,7 @@ __all__ = ['PLACE_PLANES', 'PlaceConfig', 'PlaceBody', 'PlaceMetaConfig', 'Place
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +20,7 @@ from torch.func import functional_call, grad, vmap
 
 from .attention import POSITIONS, AttentionConfig, AttentionPixelCNN, positions
 from .gated import BodyConfig, PixelCNN
-from .likelihood import nll
+from .likelihood import check, nll
 from .meta import InnerLoss, MetaConfig, MetaPixelCNN, by_name, in_a_row, per_weight
 
 # %% ../nbs/07_union.ipynb #3fcb15b8
@@ -40,7 +40,7 @@ class PlaceConfig(BodyConfig):
     def __post_init__(self):
         super().__post_init__()
         self.check_at_least(1, "places")
-        self.check_at_least(0, "place_rate")
+        check(self.place_rate > 0, f"place_rate must be above 0, not {self.place_rate}.")
 
 
 class PlaceBody(PixelCNN):
@@ -132,7 +132,7 @@ class PlaceMetaPixelCNN(MetaPixelCNN):
 
 # %% ../nbs/07_union.ipynb #510efbc8
 def lookup_errors(
-    body: PixelCNN,
+    body: Callable[..., Tensor],  # `PixelCNN.forward`, or a body that is told its role
     images: Tensor,  # support images as levels (n, c, h, w)
     x: Tensor,  # and scaled
     summary: Tensor,  # (n, summary_size)
@@ -157,7 +157,7 @@ def lookup_errors(
 
 # %% ../nbs/07_union.ipynb #6762a287
 def output_errors(
-    body: PixelCNN,
+    body: Callable[..., Tensor],  # as in `lookup_errors`
     images: Tensor,  # support images as levels (n, c, h, w)
     x: Tensor,  # and scaled
     summary: Tensor,  # (n, summary_size)
@@ -174,7 +174,7 @@ def output_errors(
         return h.new_zeros(len(h), planes, *h.shape[-2:])
 
     expected = body(x, summary, look_up).softmax(1)  # (n, levels, c, h, w)
-    found = F.one_hot(images.long(), body.levels).movedim(-1, 1)
+    found = F.one_hot(images.long(), expected.shape[1]).movedim(-1, 1)
     return (expected - found).flatten(1, 2), features[0]
 
 # %% ../nbs/07_union.ipynb #f55e7ac7
@@ -216,6 +216,10 @@ class CopyingPixelCNN(AttentionPixelCNN):
         "Channels of what a key is made of: the body's features, as a query."
         return self.config.planes
 
+    def read(self, *inputs: Any) -> Tensor:
+        "The body's logits of support images."
+        return self.body(*inputs)
+
     @torch.no_grad()
     def start_sharp(self):
         "At first a key is what the query of that pixel would be: pixels alike attend."
@@ -230,7 +234,7 @@ class CopyingPixelCNN(AttentionPixelCNN):
             _, features, _ = self.body.first_half(x, summary)
         else:
             errors_of = output_errors if config.value == "output error" else lookup_errors
-            errors, features = errors_of(self.body, support, x, summary, config.patch_planes)
+            errors, features = errors_of(self.read, support, x, summary, config.patch_planes)
             errors = self.error_value(errors)[..., :: config.stride, :: config.stride]
             values.append(errors.flatten(2).mT)
         return self.key(features[..., :: config.stride, :: config.stride], where), sum(values)
@@ -278,6 +282,10 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
             layer, other = self.config.place_rate, self.config.inner_rate
             rates = torch.tensor([layer if name == "write.weight" else other for name in self.slow])
             self.log_rates = nn.Parameter(rates.log())  # an alpha for each weight tensor, as in Meta-SGD
+
+    def read(self, *inputs: Any) -> Tensor:
+        "As in `CopyingPixelCNN`; the body is told that it reads."
+        return self.body(*inputs, role=1)
 
     @property
     def slow(self) -> dict[str, Tensor]:

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from .attention import AttentionPixelCNN
-from .cli import COMMANDS, write_json
+from .cli import COMMANDS, check_writable, write_json
 from .conditional import ConditionalConfig, ConditionalPixelCNN
 from .experiments import find_experiment
 from .gated import BodyConfig, PixelCNN
@@ -340,7 +340,9 @@ def bench_command(
         colour_layers: gated layers of the 48x48 body whose memory is measured
         compile: time training under torch.compile, too; compiling takes minutes
     """
-    check(min(rounds, layers, colour_layers) > 0, "rounds and layers must be at least 1.")
+    check(min(rounds, layers, colour_layers) > 0, "rounds, layers and colour_layers must be at least 1.")
+    if json is not None:
+        check_writable(json)
     medians, memory = bench_seconds(layers, rounds, compile), bench_memory(layers, colour_layers)
     colour, largest = colour_ratios(memory)
     ratios = speed_ratios(medians, layers) | colour

@@ -6,13 +6,14 @@
 __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'STRANGERS', 'MEASURED',
            'DEMO', 'DEMO_WORKERS', 'DRAWN', 'COMMANDS', 'IMPORTED', 'ABOUT', 'FULL', 'save', 'save_figure',
            'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
-           'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
-           'compare', 'evaluate_command', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
-           'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of', 'nats_without', 'score_command',
-           'count', 'describe', 'describe_others', 'fetch_set', 'describe_known', 'data_command', 'read_measured',
-           'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table', 'as_markdown', 'reproduce_table',
-           'reproduce_command', 'count_recognised', 'show_demo', 'demo_command', 'check_registries', 'import_modules',
-           'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
+           'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'measures',
+           'evaluate_runs', 'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention',
+           'save_attention', 'own_support', 'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of',
+           'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known',
+           'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table',
+           'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command',
+           'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home',
+           'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -29,12 +30,12 @@ import threading
 import time
 import warnings
 from collections import ChainMap
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from functools import cache
 from importlib import import_module
 from importlib.metadata import entry_points
-from itertools import product
+from itertools import pairwise, product
 from multiprocessing import get_context, parent_process
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
@@ -53,7 +54,16 @@ from torch import Tensor
 from .attention import AttentionPixelCNN
 from .conditional import FewShotModel
 from .datasets import DATA, DataSet, Listing, NoImagesError, list_folder, own_image
-from .episodes import TASKS, Episode, ImageSet, Splits, fixed_classes, fixed_episodes, glyphs
+from fsgen.episodes import (
+    GLYPH_SIZES,
+    TASKS,
+    Episode,
+    ImageSet,
+    Splits,
+    fixed_classes,
+    fixed_episodes,
+    glyphs,
+)
 from fsgen.evaluation import (
     evaluate,
     pair,
@@ -186,7 +196,9 @@ def named_experiment(args: Sequence[str]) -> tuple[str, Experiment]:
     name = args[0] if args and not args[0].startswith("-") else "custom"
     experiment = find_experiment(name)
     words = [word for arg in args for word in arg.split("=", 1)]
-    model = words[words.index("--model") + 1] if "--model" in words[:-1] else experiment.model
+    model = experiment.model
+    for flag, value in pairwise(words):
+        model = value if flag == "--model" else model  # the last one counts
     if name == "custom":
         return name, experiment.vary(model=model) if model in MODELS else experiment
     family = name.removesuffix(f"-{experiment.model}")
@@ -261,19 +273,30 @@ class Measured(NamedTuple):
     classes: list[str]  # of the n episodes
 
 
+def measures(
+    experiment: Experiment, splits: Splits, episodes: int | None, shots: int | None
+) -> tuple[tuple[int, ...], int]:
+    "At which numbers of shots a run is measured, and on how many episodes, as `evaluate_runs` takes them."
+    asked = experiment.measured_shots if shots is None else (shots,)
+    return asked, min(len(splits.test), episodes or len(splits.test))
+
+
 def evaluate_runs(
-    trained: Iterable[Trained],
+    trained: Sequence[Trained],
     episodes: int | None = None,  # of a split, as many as there are test images if None
     shots: int | None = None,  # images in a support set, the run's own `measured_shots` if None
 ) -> list[Measured]:
     "Evaluate runs on both splits and print each result; the targets are the same at each number of shots."
     results: list[Measured] = []
-    for run, model, splits, same_data in trained:
-        experiment = model.experiment
-        count = min(len(splits.test), episodes or len(splits.test))
-        asked = experiment.measured_shots if shots is None else (shots,)
+    for run, model, splits, _ in trained:  # refused before the first is measured
+        asked, count = measures(model.experiment, splits, episodes, shots)
         need = count * (max(asked) + 1) * math.prod(model.shape)
         check_fits(need, f"{run}: {count:,} episodes of {max(asked):,} shots")
+        one = fixed_episodes(splits.test, model.experiment.task, max(asked), 1)
+        model.context(one.support.to(model.device))
+    for run, model, splits, same_data in trained:
+        experiment = model.experiment
+        asked, count = measures(experiment, splits, episodes, shots)
         for number, split in product(asked, ("test", "train")):
             data = getattr(splits, split)
             chosen = fixed_episodes(data, experiment.task, number, count)
@@ -338,6 +361,20 @@ def evaluate_command(
         write_json(json, [result.row for result in results])
 
 # %% ../nbs/17_cli.ipynb #6321982e
+def columns(
+    runs: Sequence[Path],
+    models: Sequence[FewShotModel],
+    *names: Sequence[str],  # of them, to be tried first
+) -> dict[str, FewShotModel]:  # by the name to print
+    "Models by names that tell them apart on a sheet: `names`, those of their folders, or the folders' paths."
+    folders = [label(run) for run in runs]
+    paths = [printable(Path(os.path.abspath(run))) for run in runs]
+    for tried in (*names, folders, paths):
+        if len({*tried, "support", "target"}) == len(runs) + 2:  # the other columns
+            return dict(zip(tried, models, strict=True))
+    raise InputError("A run is named twice; name each once.")
+
+
 def side_by_side(
     trained: Sequence[Trained],
 ) -> dict[str, FewShotModel]:  # by the name to print
@@ -346,14 +383,8 @@ def side_by_side(
         (test_setting(each.model.experiment.vary(root="")), each.splits.test.fingerprint) for each in trained
     ), strict=True)  # fmt: skip
     check(len({*setting}) == len({*images}) == 1, "The runs have different test episodes; name them in turn.")
-    for names in (
-        [each.model.experiment.model for each in trained],
-        [label(each.run) for each in trained],  # of two seeds of a model, say
-        [printable(Path(os.path.abspath(each.run))) for each in trained],  # of folders of the same name
-    ):
-        if len({*names, "support", "target"}) == len(names) + 2:  # the other columns
-            return dict(zip(names, (each.model for each in trained), strict=True))
-    raise InputError("A run is named twice; name each once.")
+    models = [each.model for each in trained]
+    return columns([each.run for each in trained], models, [model.experiment.model for model in models])
 
 # %% ../nbs/17_cli.ipynb #d55f84fc
 LOOKED_AT = 32  # episodes over which the picture of the attention is averaged
@@ -415,15 +446,14 @@ def sample_from(
 ) -> None:
     "Draw samples for a person's own support set: a sheet and, if asked, a PNG file for each."
     check(max(len(paths), samples) <= LONGEST, f"A sheet has at most {LONGEST} images in a row.")
-    models = {label(run): load(run, default_device()) for run in runs}
-    check(len({*models, "support"}) == len(runs) + 1, "A run is named twice, or support; name each once.")
+    models = columns(runs, [load(run, default_device()) for run in runs])
     first, support = next(iter(models.values())), own_support(list(models.values()), paths)
     sheet = {"support": support}
-    for name, model in models.items():
+    for number, (name, model) in enumerate(models.items(), 1):
         generator = torch.Generator().manual_seed(seed)
         sheet[name] = sample(model, support.to(model.device), samples, generator).cpu()[None]
         for k, image in enumerate(sheet[name][0] if png else [], 1):
-            save_image(image, first.levels, out / f"{name}-{k}.png")
+            save_image(image, first.levels, out / f"{number if '/' in name else name}-{k}.png")
     save_figure(image_sheet(sheet, first.levels), out / "samples.png")
 
 # %% ../nbs/17_cli.ipynb #4dac7785
@@ -470,7 +500,7 @@ def sample_command(
     seed: int = 0,
     out: Path | None = None,
     root: Path | None = None,
-    support: tuple[Path, ...] = (),
+    support: tuple[Path, ...] | None = None,
     png: bool = False,
 ):
     """Draw samples of trained runs side by side.
@@ -480,7 +510,7 @@ def sample_command(
         episodes: rows of the sheet
         samples: samples of each run for each episode
         seed: of the samples
-        out: folder of the pictures, the first run's if not given
+        out: folder of the pictures; if not given the first run's, or samples-NAME for one that comes with fsgen
         root: folder or zip of the data, if not where the runs say
         support: image files of your own to draw from, instead of test episodes; no data set is read
         png: also write each sample of an own support set as a PNG file of its own
@@ -488,10 +518,12 @@ def sample_command(
     check(min(episodes, samples) > 0, "episodes and samples must be at least 1.")
     check(0 <= seed < SEEDS, f"seed must be at least 0 and below 2**64, not {seed}.")
     check(bool(runs), "Name at least one run folder, or a model that comes with fsgen: characters, say.")
+    check(support != (), "Name the support set's image files, as in --support a.png b.png.")
     check(
         bool(support) or not png, "--png writes samples of an own support set; name its files by --support."
     )
-    out = out or (runs[0] if runs[0].is_dir() else runs[0].parent)
+    own = runs[0].parent if runs[0].exists() else Path(f"samples-{runs[0].name}")
+    out = out or (runs[0] if runs[0].is_dir() else own)
     check_writable(out / "samples.png")
     if support:
         sample_from(runs, support, samples, seed, out, png)
@@ -542,7 +574,7 @@ def score_command(
     others, own = own_support([model], support), own_image(image, model.shape, model.levels)
     given, dims = nats_of(model, own, others).item(), math.prod(model.shape)
     print(f"{image}: {given / dims:.4f} nats/dim, {given:.1f} nats given {len(support)}")
-    if model.shape[0] == 1:
+    if model.shape[0] == 1 and model.shape[-1] in GLYPH_SIZES:
         without = nats_without(model, own, len(support))
         print(f"{image}: {without / dims:.4f} nats/dim, {without:.1f} nats given other letters instead")
 
@@ -625,16 +657,14 @@ def describe_known() -> tuple[list[dict], list[Path]]:  # rows of `fsgen data --
     for name, data in DATA.items():
         if data.of or name == "folder":
             continue
-        if data.list is None:
-            parts = {
-                part: images.sizes.tolist() for part, images in data.read(Experiment.size)._asdict().items()
-            }
-            rows.append(count(name, parts))
-            print("{name}: {train_images:,} + {test_images:,} images, embedded".format(**rows[-1]))
-            continue
         try:
-            row, paths = describe(name, data.list())
-            known += paths
+            if data.list is None:
+                splits = data.read(Experiment.size)._asdict()
+                row = count(name, {part: images.sizes.tolist() for part, images in splits.items()})
+                print("{name}: {train_images:,} + {test_images:,} images, made by code".format(**row))
+            else:
+                row, paths = describe(name, data.list())
+                known += paths
         except InputError as error:
             row = count(name, {})
             print(f"{name}: {error}")
@@ -770,8 +800,10 @@ def compare_with_base(table: Table, measured: dict[str, list[Measured]]) -> None
     for name, results in measured.items():
         base = f"{table.family}-{table.to}-{results[0].row['seed']}"
         if name != base:
-            for result, other in zip(results, measured[base], strict=True):
-                said = compare(result, other, SAME_TARGETS)
+            others = {(other.row["split"], other.row["shots"]): other for other in measured[base]}
+            for result in results:
+                other = others.get((result.row["split"], result.row["shots"]))
+                said = compare(result, other, SAME_TARGETS) if other else f"{base} has no such row."
                 if "paired" not in result.row:
                     print(said)
 
@@ -779,7 +811,6 @@ def compare_with_base(table: Table, measured: dict[str, list[Measured]]) -> None
 def chosen_table(name: str, brief: bool, seeds: int | None) -> Table:
     "The table of that name, or its brief version; if `seeds` are given, with so many trainings of each row."
     table = TABLES[name].shorter() if brief else TABLES[name]
-    check(table.to in table.rows, f"{name} compares its rows with {table.to!r}, which is none of them.")
     return table if seeds is None else replace(table, seeds=seeds, claims=())
 
 
@@ -826,13 +857,14 @@ def reproduce_command(
         table: name of the table, or of a group of tables
         out: folder of the runs
         json: write the results there, as a list with a row for each run and split
-        workers: trainings at a time, each on one thread, or on a GPU of its own
+        workers: trainings at a time, each on one thread; with GPUs in turn on each of them
         seeds: trainings of each row, as many as the table says if not given
         rates: train each row at three learning rates, on held-out training classes, instead
         brief: train the brief version of the table, where it has one
     """
     for name, value in (("workers", workers), ("seeds", 1 if seeds is None else seeds)):
         check(value >= 1, f"{name} must be at least 1, not {value}.")
+    check(seeds is None or not rates, "--rates trains one seed of each row; leave --seeds out.")
     if json is not None:
         check_writable(json)
     names, ending = GROUPS.get(table, (table,)), "-brief" * brief
@@ -958,6 +990,8 @@ def check_registries(name: str) -> None:
                 isinstance(key, str) and bool(key) and right,
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
             )
+    for key, experiment in EXPERIMENTS.items():
+        check(experiment.name == key, f"{name} registers the experiment {experiment.name!r} as {key!r}.")
 
 # %% ../nbs/17_cli.ipynb #daa96723
 IMPORTED: list[str] = []  # by the command line that is running
@@ -1045,7 +1079,7 @@ def print_warning(message: Warning | str, *_, **__) -> None:
 def at_home(word: str) -> str:
     "A word of the command line with the home folder for a `~`, which a shell leaves in `--out=~/run`."
     flag, path = re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL).groups("")
-    return flag + str(expand(path)) if path.startswith("~") else word
+    return flag + str(expand(path)) if path == "~" or path.startswith("~/") else word
 
 # %% ../nbs/17_cli.ipynb #970438d4
 FULL = "The memory is full; use a smaller --batch or model, or fewer --episodes or --samples."

@@ -7,8 +7,8 @@ __all__ = ['PARTS', 'OMNIGLOT_PARTS', 'OMNIGLOT_DRAWINGS', 'OMNIGLOT_URL', 'OMNI
            'OMNIGLOT_HELD_OUT', 'ONE_SHOT_ITEMS', 'ONE_SHOT_SHA256', 'OMNIGLOT_SIDE', 'LONGER', 'CONTRAST', 'DATA',
            'Source', 'Listing', 'by_folder', 'upright', 'photograph', 'read_splits', 'read_photographs', 'by_part',
            'NoImagesError', 'list_folder', 'hold_out', 'list_omniglot', 'pool_ink', 'drawing', 'omniglot',
-           'OneShotRuns', 'one_shot_runs', 'find_ink', 'shrink_ink', 'own_image', 'list_imagenet', 'listed',
-           'list_tiny_imagenet', 'list_stanford_online_products', 'DataSet', 'photographs']
+           'OneShotRuns', 'one_shot_runs', 'find_ink', 'shrink_ink', 'usable_image', 'own_image', 'list_imagenet',
+           'listed', 'list_tiny_imagenet', 'list_stanford_online_products', 'DataSet', 'photographs']
 
 # %% ../nbs/11_datasets.ipynb #e51fc156
 import os
@@ -17,7 +17,8 @@ import re
 import sys
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import chain
@@ -386,6 +387,21 @@ def shrink_ink(
     return F.pad(small, (left, size - w - left, top, size - h - top))
 
 # %% ../nbs/11_datasets.ipynb #972829be
+@contextmanager
+def usable_image(
+    name: Path | str,  # for the message
+) -> Iterator[None]:
+    "While open, what a person's image file makes its readers raise becomes one sentence, an `InputError`."
+    try:
+        yield
+    except InputError:
+        raise
+    except UnidentifiedImageError as error:
+        raise InputError(f"{name} is not an image.") from error
+    except Exception as error:  # Pillow raises many kinds for a broken file
+        raise InputError(f"{name} can't be used: {getattr(error, 'strerror', None) or error}.") from error
+
+
 def own_image(
     path: Path | str,
     shape: tuple[int, int, int],  # (c, h, w) of a model's images
@@ -397,15 +413,11 @@ def own_image(
         shape[1] == size and (drawn or shape[0] == 3 and 256 % levels == 0),
         f"The model's images have shape {shape} and {levels} levels, which no drawing or photograph has.",
     )
-    try:
+    with usable_image(path):
         content = expand(path).read_bytes()
         if drawn:
             return shrink_ink(find_ink(content), size)
         return torch.from_numpy(photograph(content, size).copy()) // (256 // levels)
-    except UnidentifiedImageError as error:
-        raise InputError(f"{path} is not an image.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{path} can't be used: {getattr(error, 'strerror', None) or error}.") from error
 
 # %% ../nbs/11_datasets.ipynb #f446d493
 def list_imagenet(

@@ -133,11 +133,13 @@ class Experiment(Settings):
             check(value in registry, f"There is no {name} {value!r}; {suggest(value, registry)}")
         config_class = MODELS[self.model].config_class
         taken = sorted({f.name for f in fields(config_class)} & {f.name for f in fields(Experiment)})
-        check(not taken, f"The model {self.model} can't call a setting {', '.join(taken)}: the experiment does.")
+        check(
+            not taken, f"The model {self.model} can't call a setting {', '.join(taken)}: the experiment does."
+        )
         if self.settings is None:
             object.__setattr__(self, "settings", config_class())  # frozen from here on
         check(
-            isinstance(self.settings, config_class),
+            type(self.settings) is config_class,
             f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
         )
         self.check_at_least(1, *"shots size scales steps batch targets accumulate checkpoint_every".split())
@@ -208,12 +210,14 @@ class Experiment(Settings):
         `InputError` if it names a model that isn't registered, or a setting that no model has.
         """
         check(isinstance(record, dict), f"The record of an experiment is a dictionary, not {record!r:.40}.")
+        for name, registry in {"model": MODELS, "data": DATA, "task": TASKS, "loss": LOSSES}.items():
+            value = record.get(name, getattr(cls, name))
+            check(
+                isinstance(value, str) and value in registry,
+                f"There is no {name} {value!r} here; "
+                "import the module that registers it (--import on the command line).",
+            )
         model = record.get("model", cls.model)
-        check(
-            isinstance(model, str) and model in MODELS,
-            f"There is no model {model!r} here; "
-            "import the module that registers it (--import on the command line).",
-        )
         mine = {f.name for f in fields(cls)} - {"settings"}
         theirs = {f.name for f in fields(MODELS[model].config_class)}
         others = {f.name for other in MODELS.values() for f in fields(other.config_class)}
@@ -261,6 +265,8 @@ def read_data(experiment: Experiment) -> Splits:
         f"{experiment.data} has drawings of 2 levels; leave levels={experiment.levels} out.",
     )
     splits = read(experiment.size, **{name: value for name, value in options.items() if name in takes})
+    shapes = {(images.images.shape[1:], images.levels) for images in splits}
+    check(len(shapes) == 1, f"Training and test images of {experiment.data} differ in shape or levels.")
     if experiment.held_out:
         splits = held_out(splits.train)
     if TASKS[experiment.task] is same_class:
@@ -333,6 +339,15 @@ class Family:
 
     def experiment(self, name: str, model: str) -> Experiment:
         "The family's experiment for a model, under its name."
+        settings = {f.name for cls in MODELS.values() for f in fields(cls.config_class)}
+        unknown = self.common.keys() - settings - {f.name for f in fields(Experiment)}
+        check(
+            not unknown,
+            f"No experiment and no model has the setting {', '.join(sorted(unknown))} of a family.",
+        )
+        check(
+            self.own.keys() <= MODELS.keys(), f"A family has settings of its own for {', '.join(self.own)}."
+        )
         default = Experiment().vary(name=name, model=model)
         has = {f.name for settings in (default, default.settings) for f in fields(settings)}
         common = {"codes": self.common.get("shots", default.shots)} | self.common  # of a model that counts
@@ -649,4 +664,6 @@ def find_experiment(name: str) -> Experiment:
         model = name.removeprefix(f"{family}-")
         if model != name and model in MODELS:
             return FAMILIES[family].experiment(name, model)
-    raise InputError(f"There is no experiment {name!r}; {suggest(name, experiment_names())}")
+    near = difflib.get_close_matches(name, experiment_names(), 1)
+    said = f"did you mean {near[0]}?" if near else "`fsgen train --help` lists their names."
+    raise InputError(f"There is no experiment {name!r}; {said}")

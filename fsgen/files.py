@@ -59,7 +59,7 @@ def expand(path: Path | str) -> Path:
     written = os.path.expanduser(path)
     check(
         not written.startswith("~") or os.path.exists(written),
-        f"{written} is in a home folder, and none is known here; "
+        f"{written} names a home folder that is not known here; "
         "set HOME, or FSGEN_DATA and FSGEN_CACHE, to folders of yours.",
     )
     return Path(written)
@@ -396,7 +396,8 @@ def cache_file(
     settings: str,  # what is done to the images, as in "32px"; "*" for a pattern of all
 ) -> Path:
     "Where the decoded images are, or would be."
-    listed = json.dumps([(name, files.stamp(name)) for name in names])
+    place = None if files.archive else os.path.realpath(files.path)  # no checksum tells two folders apart
+    listed = json.dumps([(name, files.stamp(name)) for name in names] + [place] * (place is not None))
     key = hashlib.sha256(listed.encode()).hexdigest()[:16]
     stem = re.sub(r"\W+", "_", files.path.name.removesuffix(".zip"))
     return cache_folder() / f"{stem}-{settings}-{key}-v{CACHE_VERSION}.npy"
@@ -617,6 +618,7 @@ def download(
     folder: Path,  # where the zips are put, made if absent
 ) -> None:
     "Fetch the zips that are not there yet, or broken; `InputError` if one can't be fetched."
+    check(not folder.parent.is_file(), f"{folder.parent} is a file; FSGEN_DATA must name a folder.")
     for url, sha256 in urls.items():
         file = url.rpartition("/")[2]
         try:

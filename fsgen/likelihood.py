@@ -178,7 +178,9 @@ def ancestral_sample(
     check(len({*order}) == len(order) == h * w, f"order must name each of the {h * w} places once.")
     for (i, j), k in product(order, range(c)):
         asked = logits(images)[:, :, k, i, j]  # (b, levels)
-        check(asked.shape[1] <= 256, f"Pixels are drawn as uint8, of 256 levels at most, not {asked.shape[1]}.")
+        check(
+            asked.shape[1] <= 256, f"Pixels are drawn as uint8, of 256 levels at most, not {asked.shape[1]}."
+        )
         check_logits(asked, f"in channel {k} of pixel ({i}, {j})")
         drawn = invert_cdf(asked, u[:, k, i, j]).to(images)
         images[:, k, i, j] = torch.where(keep[:, k, i, j], given[:, k, i, j], drawn)

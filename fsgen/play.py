@@ -17,18 +17,19 @@ import asyncio
 from collections.abc import Iterator
 from html import escape
 from io import BytesIO
+from itertools import count
 from pathlib import Path
 
 import numpy as np
 import torch
 from ipywidgets import HTML, Button, Checkbox, FileUpload, HBox, IntSlider, Layout, ToggleButtons, VBox
-from PIL import Image, ImageDraw, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageDraw, ImageOps
 from torch import Tensor
 
 from .attention import AttentionPixelCNN
 from .cli import nats_of, nats_without
 from .conditional import FewShotModel
-from .datasets import find_ink, shrink_ink
+from .datasets import find_ink, shrink_ink, usable_image
 from .episodes import glyphs
 from .evaluation import class_nats
 from .files import write
@@ -72,12 +73,8 @@ def as_seen(sheet: Image.Image, size: int) -> Tensor:  # (1, size, size) uint8, 
 
 def from_file(name: str, content: bytes) -> Image.Image:
     "The drawing in an image file, on a sheet; `InputError` says why it can't be used."
-    try:
+    with usable_image(name):
         ink = find_ink(content).numpy()
-    except UnidentifiedImageError as error:
-        raise InputError(f"{name} is not an image.") from error
-    except (OSError, ValueError) as error:
-        raise InputError(f"{name} can't be used: {error}.") from error
     return ImageOps.pad(Image.fromarray(np.where(ink, 0, 255).astype(np.uint8)), (SIDE, SIDE), color=255)
 
 # %% ../nbs/24_play.ipynb #59a90e62
@@ -357,12 +354,13 @@ class Page(VBox):
         self.turn()
 
     def save_all(self, *_):
-        "Save every drawing as a PNG file that is named by its sign and number."
+        "Save every drawing as a PNG file that is named by its sign and number, in a folder of their own."
+        folder = next(f for k in count(1) if not (f := self.folder / str(k)).exists())
         try:
             for sign, sheets in self.drawings.items():
                 for k, sheet in enumerate(filter(is_drawn, sheets), 1):
-                    write(self.folder / f"{sign}-{k}.png", as_png(sheet))
-            said = f"saved in {self.folder.resolve()}"
+                    write(folder / f"{sign}-{k}.png", as_png(sheet))
+            said = f"saved in {folder.resolve()}"
         except InputError as error:
             said = str(error)
         self.note.value = escape(said)

@@ -280,7 +280,7 @@ class RunFolder:
             if facts:
                 self.check_same(name, _experiment(facts["experiment"]), experiment)
         if there is None:
-            if state or broken:
+            if state or broken or self.weights.is_file():
                 check(
                     any(saved.values()),
                     f"{config} {broken or 'is gone'}, and no other file says what was trained here; "

@@ -206,6 +206,8 @@ class Run:
                     stack.enter_context(accelerator.no_sync(self.shared))
                 with torch.autocast(self.device.type, torch.bfloat16, enabled=bf16):
                     losses = self.shared(part.target, part.support, loss)
+                n = len(part.target)
+                check(losses.shape == (n,), f"The loss must have shape ({n},), not {tuple(losses.shape)}.")
                 mean = losses.mean() / math.prod(self.model.shape) / parts
                 mean.backward()
             total += mean.detach()
@@ -446,7 +448,10 @@ def train(
         state = folder.open(experiment) if main else folder.state()
         run.resume(state)
         found = accelerator.gather(torch.tensor([run.step], device=device))
-        check(bool((found == run.step).all()), f"The processes don't see one run folder {out}: put it on a shared disk.")
+        check(
+            bool((found == run.step).all()),
+            f"The processes don't see one run folder {out}: put it on a shared disk.",
+        )
         log = folder.cut_metrics(run.step) if main else Path(os.devnull)
         if run.step < experiment.steps:
             gpu = [device] if device.type == "cuda" else []

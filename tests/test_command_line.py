@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import torch
 from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
@@ -176,6 +177,7 @@ def test_reproduce_that_fails(run_cli, refused, tables):
     assert "workers must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--workers", 0)
     assert "seeds must be at least 1, not 0" in refused("reproduce", "glyphs-4shot", "--seeds", 0)
     assert "no brief version" in refused("reproduce", "questions", "--brief")
+    assert "leave --seeds out" in refused("reproduce", "glyphs-4shot", "--rates", "--seeds", 3)
 
 
 def test_gpu_of_a_worker(monkeypatch):
@@ -271,6 +273,8 @@ def test_mistakes_are_answered_by_tyro(fsgen, tmp_path):
 def test_unknown_names(refused):
     assert f"did you mean {NAME}?" in refused("train", "glyph-inversion-attention")
     assert "name glyphs-inversion-meta" in refused("train", NAME, "--model", "meta")
+    twice = ("--model", "attention", "--model=meta")  # the last one counts
+    assert "name glyphs-inversion-meta" in refused("train", NAME, *twice)
     assert "Name at least one run folder" in refused("evaluate")
     assert "Name at least one run folder" in refused("sample")
 
@@ -539,11 +543,27 @@ def test_download_that_fails(refused, monkeypatch, tmp_path, name):
     assert not any(path.is_file() and path.name != LOCK for path in tmp_path.rglob("*"))
 
 
+def test_download_where_a_file_is(refused, monkeypatch, tmp_path):
+    thesis = tmp_path / "thesis.txt"
+    thesis.write_text("mine")
+    monkeypatch.setenv("FSGEN_DATA", str(thesis))
+    assert "is a file; FSGEN_DATA must name a folder" in refused("data", "--download", "omniglot")
+    assert thesis.read_text() == "mine" and list(tmp_path.iterdir()) == [thesis]
+
+
 def test_run_folder_of_another_experiment(refused, tiny_run):
     before = {path.name: path.read_bytes() for path in tiny_run.iterdir()}
     error = refused("train", NAME, *TINY, "--steps", 201, "--checkpoint-every", 5, "--out", tiny_run)
     assert "steps=200" in error and "--out" in error
     assert {path.name: path.read_bytes() for path in tiny_run.iterdir()} == before
+
+
+def test_weights_of_somebody(refused, tmp_path):
+    weights = tmp_path / "weights.safetensors"
+    save_file({"w": torch.zeros(3)}, weights)
+    before = weights.read_bytes()
+    assert "no other file says what was trained" in refused("train", NAME, *TINY, "--out", tmp_path)
+    assert weights.read_bytes() == before and not (tmp_path / "config.json").exists()
 
 
 def test_broken_files(refused, tiny_run, tmp_path):
@@ -608,8 +628,9 @@ def test_score_of_own_drawing(fsgen, drawings):
     assert code == 0 and not error
     given, without = (float(line.split(" nats/dim, ")[1].split()[0]) for line in out.splitlines()[1:])
     assert given < without  # the other crosses help
-    code, _, error = fsgen("score", "characters", drawings[3], "--support", *drawings[:4], *drawings[:1])
-    assert code == 0 and error == "fsgen: trained with 4 supports, given 5.\n"
+    many = [*drawings[:4], *drawings[:4], drawings[0]]
+    code, _, error = fsgen("score", "characters", drawings[3], "--support", *many)
+    assert code == 0 and error == "fsgen: trained with 8 supports, given 9.\n"
 
 
 def test_bad_own_drawings(refused, drawings, tmp_path):
@@ -626,3 +647,7 @@ def test_bad_own_drawings(refused, drawings, tmp_path):
         assert said in refused("sample", model, "--support", *files, "--out", tmp_path)
     assert "nothing is drawn on it" in refused("score", "characters", drawings[4], "--support", drawings[0])
     assert "--support" in refused("sample", "characters", "--png")
+    assert "as in --support a.png" in refused("sample", "characters", "--support")
+    bomb = tmp_path / "large.png"
+    Image.new("1", (20_000, 20_000)).save(bomb)
+    assert "large.png can't be used" in refused("score", "characters", bomb, "--support", drawings[0])

@@ -510,7 +510,7 @@ def sample_command(
         episodes: rows of the sheet
         samples: samples of each run for each episode
         seed: of the samples
-        out: folder of the pictures; if not given the first run's, or samples-NAME for one that comes with fsgen
+        out: folder of the pictures; else the first run's, or samples-NAME for one that comes with fsgen
         root: folder or zip of the data, if not where the runs say
         support: image files of your own to draw from, instead of test episodes; no data set is read
         png: also write each sample of an own support set as a PNG file of its own

@@ -356,5 +356,5 @@ def bench_command(
         machine = {"device": device_name(default_device()), "commit": commit(), "torch": torch.__version__}
         write_json(json, ratios | batches | facts | machine)
 
-
+# %% ../nbs/18_bench.ipynb #d2294fb8
 COMMANDS["bench"] = bench_command

@@ -8,12 +8,12 @@ __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHE
            'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
            'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'measures',
            'evaluate_runs', 'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention',
-           'save_attention', 'own_support', 'sample_from', 'save_image', 'sample_test', 'sample_command', 'nats_of',
-           'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known',
-           'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table',
-           'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command',
-           'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home',
-           'answered', 'main']
+           'save_attention', 'own_support', 'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command',
+           'nats_of', 'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set',
+           'describe_known', 'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base',
+           'chosen_table', 'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo',
+           'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
+           'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -74,6 +74,8 @@ from fsgen.evaluation import (
     table,
     with_error,
 )
+
+# %% ../nbs/17_cli.ipynb #45898ffe
 from fsgen.experiments import (
     EXPERIMENTS,
     FAMILIES,
@@ -492,6 +494,12 @@ def sample_test(
     chosen = fixed_episodes(test, experiment.task, experiment.shots, LOOKED_AT)
     save_attention(models, chosen, out)
 
+
+def pictures_of(run: Path) -> Path:
+    "The folder of a run's pictures, if none is named; a model that comes with fsgen has none of its own."
+    own = run if run.is_dir() else run.parent
+    return own if run.exists() else Path(f"samples-{run.name}")
+
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
     runs: tyro.conf.Positional[tuple[Path, ...]],
@@ -519,11 +527,8 @@ def sample_command(
     check(0 <= seed < SEEDS, f"seed must be at least 0 and below 2**64, not {seed}.")
     check(bool(runs), "Name at least one run folder, or a model that comes with fsgen: characters, say.")
     check(support != (), "Name the support set's image files, as in --support a.png b.png.")
-    check(
-        bool(support) or not png, "--png writes samples of an own support set; name its files by --support."
-    )
-    own = runs[0].parent if runs[0].exists() else Path(f"samples-{runs[0].name}")
-    out = out or (runs[0] if runs[0].is_dir() else own)
+    check(bool(support) or not png, "--png is for an own support set; name its files by --support.")
+    out = out or pictures_of(runs[0])
     check_writable(out / "samples.png")
     if support:
         sample_from(runs, support, samples, seed, out, png)

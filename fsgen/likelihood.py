@@ -72,7 +72,7 @@ def earlier_pattern(
         pattern = 2 * pattern + padded[..., WINDOW - i :, WINDOW - j :][..., :h, :w]
     return pattern
 
-
+# %% ../nbs/00_likelihood.ipynb #3d893c07
 def count_patterns(
     images: Tensor,  # (b, 1, h, w), 0 or 1
     k: int,  # nearest earlier pixels to read

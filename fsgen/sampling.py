@@ -614,11 +614,9 @@ def sample(
     multiscale = type(model) is MultiscalePixelCNN
     few_shot = type(model.models[0] if multiscale else model)
     if few_shot not in SAMPLERS:
-        warnings.warn(
-            f"{few_shot.__name__} has no entry in SAMPLERS: it is drawn by the naive loop, "
-            f"{shape[1] * shape[2] * shape[3]:,} passes.",
-            stacklevel=3,
-        )
+        name, passes = few_shot.__name__, shape[1] * shape[2] * shape[3]
+        said = f"{name} has no entry in SAMPLERS: it is drawn by the naive loop, {passes:,} passes."
+        warnings.warn(said, stacklevel=3)
         logits = partial(model.logits, context=model.context(support))
         return ancestral_sample(logits, shape, generator, device, given, keep, model.order)
     u = torch.rand(*shape, generator=generator, dtype=torch.float32)

@@ -270,6 +270,14 @@ class Run:
             f"{self.folder.path} has a checkpoint of step {self.step} of {self.experiment.steps}.",
         )
 
+    def check_together(self):
+        "`InputError` unless all processes go on from the same step."
+        steps = self.accelerator.gather(torch.tensor([self.step], device=self.device))
+        check(
+            bool((steps == self.step).all()),
+            f"The processes don't see one run folder {self.folder.path}: put it on a shared disk.",
+        )
+
     def mend(self, state: dict):
         "Write the weights of a finished run again if they are gone or broken."
         try:
@@ -447,11 +455,7 @@ def train(
             stack.enter_context(folder.owned())
         state = folder.open(experiment) if main else folder.state()
         run.resume(state)
-        found = accelerator.gather(torch.tensor([run.step], device=device))
-        check(
-            bool((found == run.step).all()),
-            f"The processes don't see one run folder {out}: put it on a shared disk.",
-        )
+        run.check_together()
         log = folder.cut_metrics(run.step) if main else Path(os.devnull)
         if run.step < experiment.steps:
             gpu = [device] if device.type == "cuda" else []

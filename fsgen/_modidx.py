@@ -122,7 +122,6 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                            'fsgen.cli.list_experiments': ('cli.html#list_experiments', 'fsgen/cli.py'),
                            'fsgen.cli.load_runs': ('cli.html#load_runs', 'fsgen/cli.py'),
                            'fsgen.cli.main': ('cli.html#main', 'fsgen/cli.py'),
-                           'fsgen.cli.measures': ('cli.html#measures', 'fsgen/cli.py'),
                            'fsgen.cli.named_experiment': ('cli.html#named_experiment', 'fsgen/cli.py'),
                            'fsgen.cli.nats_of': ('cli.html#nats_of', 'fsgen/cli.py'),
                            'fsgen.cli.nats_without': ('cli.html#nats_without', 'fsgen/cli.py'),

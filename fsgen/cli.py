@@ -6,14 +6,13 @@
 __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'STRANGERS', 'MEASURED',
            'DEMO', 'DEMO_WORKERS', 'DRAWN', 'COMMANDS', 'IMPORTED', 'ABOUT', 'FULL', 'save', 'save_figure',
            'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
-           'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'measures',
-           'evaluate_runs', 'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention',
-           'save_attention', 'own_support', 'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command',
-           'nats_of', 'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set',
-           'describe_known', 'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base',
-           'chosen_table', 'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo',
-           'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
-           'print_warning', 'at_home', 'answered', 'main']
+           'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
+           'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
+           'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command', 'nats_of', 'nats_without',
+           'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known', 'data_command',
+           'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table', 'as_markdown',
+           'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command', 'check_registries',
+           'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -275,14 +274,6 @@ class Measured(NamedTuple):
     classes: list[str]  # of the n episodes
 
 
-def measures(
-    experiment: Experiment, splits: Splits, episodes: int | None, shots: int | None
-) -> tuple[tuple[int, ...], int]:
-    "At which numbers of shots a run is measured, and on how many episodes, as `evaluate_runs` takes them."
-    asked = experiment.measured_shots if shots is None else (shots,)
-    return asked, min(len(splits.test), episodes or len(splits.test))
-
-
 def evaluate_runs(
     trained: Sequence[Trained],
     episodes: int | None = None,  # of a split, as many as there are test images if None
@@ -290,15 +281,18 @@ def evaluate_runs(
 ) -> list[Measured]:
     "Evaluate runs on both splits and print each result; the targets are the same at each number of shots."
     results: list[Measured] = []
+    plans = []
     for run, model, splits, _ in trained:  # refused before the first is measured
-        asked, count = measures(model.experiment, splits, episodes, shots)
+        experiment = model.experiment
+        count = min(len(splits.test), episodes or len(splits.test))
+        asked = experiment.measured_shots if shots is None else (shots,)
         need = count * (max(asked) + 1) * math.prod(model.shape)
         check_fits(need, f"{run}: {count:,} episodes of {max(asked):,} shots")
-        one = fixed_episodes(splits.test, model.experiment.task, max(asked), 1)
+        one = fixed_episodes(splits.test, experiment.task, max(asked), 1)
         model.context(one.support.to(model.device))
-    for run, model, splits, same_data in trained:
+        plans.append((asked, count))
+    for (run, model, splits, same_data), (asked, count) in zip(trained, plans, strict=True):
         experiment = model.experiment
-        asked, count = measures(experiment, splits, episodes, shots)
         for number, split in product(asked, ("test", "train")):
             data = getattr(splits, split)
             chosen = fixed_episodes(data, experiment.task, number, count)

@@ -77,11 +77,11 @@ def one_of(registry: dict) -> object:
     )
 
 
-def suggest(name: str, known: Iterable[str]) -> str:
-    "The nearest of the known names, as a question, or all of them."
+def suggest(name: str, known: Iterable[str], otherwise: str = "") -> str:
+    "The nearest of the known names, as a question; or else where to find them, or all of them."
     known = list(known)
     near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"choose one of {', '.join(known)}."
+    return f"did you mean {near[0]}?" if near else otherwise or f"choose one of {', '.join(known)}."
 
 # %% ../nbs/12_experiments.ipynb #5e3bd6dc
 MOST_STEPS = 10**9  # chapter 14 has as many seeds of episodes for a run
@@ -664,6 +664,5 @@ def find_experiment(name: str) -> Experiment:
         model = name.removeprefix(f"{family}-")
         if model != name and model in MODELS:
             return FAMILIES[family].experiment(name, model)
-    near = difflib.get_close_matches(name, experiment_names(), 1)
-    said = f"did you mean {near[0]}?" if near else "`fsgen train --help` lists their names."
+    said = suggest(name, experiment_names(), "`fsgen train --help` lists their names.")
     raise InputError(f"There is no experiment {name!r}; {said}")

@@ -1,7 +1,7 @@
 """Put models of the main table into the package: python tools/ship.py RUNS (the folder of the table's runs)
 
-Copies the weights of each measured run of seed 0 to fsgen/weights, and writes the model cards of all that
-are there from data/results/characters.json.
+Copies the weights of each run of seed 0 that has recorded rows to fsgen/weights, and writes the model cards
+of all that are there from data/results/characters.json.
 """
 
 import json
@@ -53,7 +53,7 @@ def card(name: str) -> str:
     aliases = [f'`fsgen.load("{alias}")`' for alias, of in BEST.items() if of == name]
     return CARD.format(
         name=name,
-        what="A " + re.sub("(?<=[a-z])(?=[A-Z])", " ", kind.__name__).replace("Pixel CNN", "PixelCNN"),
+        what=re.sub("(?<=[a-z])(?=[A-Z])", " ", kind.__name__).replace("Pixel CNN", "PixelCNN"),
         chapter=kind.__module__.removeprefix("fsgen."),
         alias="".join(f" or {alias}" for alias in aliases),
         parameters=first["parameters"],

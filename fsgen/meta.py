@@ -71,8 +71,7 @@ def by_name(row: Tensor, like: dict[str, Tensor]) -> dict[str, Tensor]:
 
 def per_weight(rates: Tensor, like: dict[str, Tensor]) -> Tensor:  # one a tensor of `like` -> (n,)
     "A rate for each weight in a row: that of its tensor."
-    sizes = [weight.numel() for weight in like.values()]
-    return rates.repeat_interleave(torch.tensor(sizes, device=rates.device), output_size=sum(sizes))
+    return torch.cat([rate.expand(weight.numel()) for rate, weight in zip(rates, like.values(), strict=True)])
 
 # %% ../nbs/06_meta.ipynb #3e8911be
 MOST_INNER_STEPS = 100  # the graph of all of them is kept for the outer gradient

@@ -105,6 +105,7 @@ class Experiment(Settings):
     settings: BodyConfig = field(default=None)  # of the model, its `config_class`
     scales: int = 1  # the model once for each, every scale half as large as the next; 1 is the model alone
     base_layers: int = 0  # gated layers at the coarsest of several scales, 0 for as many as at the others
+    parallel: bool = False  # draw the pixels of the finer of several scales in three groups, each at once
     loss: Annotated[str, one_of(LOSSES)] = "nll"  # what training descends; nats/dim are measured anyway
     steps: int = 8_000  # optimizer steps
     batch: int = 16  # support sets a step
@@ -148,6 +149,7 @@ class Experiment(Settings):
             self.scales > 1 or self.base_layers == 0,
             f"base_layers are those of the coarsest of several scales: leave {self.base_layers} out.",
         )
+        check(self.scales > 1 or not self.parallel, "parallel is for the finer of several scales; ask for 2.")
         self.check_at_most(MOST_STEPS, "steps")
         self.check_at_most(MOST_SHOTS, "shots")
         check(
@@ -236,7 +238,8 @@ def make_model(
     e, model_class = experiment, MODELS[experiment.model]
     if e.scales == 1:
         return model_class(shape, levels, e.settings)
-    return MultiscalePixelCNN(shape, levels, e.settings, model_class, e.scales, e.base_layers or None)
+    layers = e.base_layers or None
+    return MultiscalePixelCNN(shape, levels, e.settings, model_class, e.scales, layers, e.parallel)
 
 
 def build(

@@ -6,8 +6,8 @@
 __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer', 'PixelLayer', 'Lookup',
            'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
            'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs',
-           'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_scales', 'sample', 'assert_same_pixels',
-           'fixed_point_sample']
+           'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_groups', 'draw_scales', 'sample',
+           'assert_same_pixels', 'fixed_point_sample']
 
 # %% ../nbs/15_sampling.ipynb #27b09ef8
 # `sample(model, support, samples)` is the entry point; `CachedSampler` does its work, over a `CachedBody`.
@@ -56,7 +56,7 @@ from fsgen.conditional import (
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
 from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
-from .multiscale import MultiscalePixelCNN, UpscalingBody, shrink
+from .multiscale import FACTOR, GROUPS, MultiscalePixelCNN, ParallelBody, UpscalingBody, shrink
 from .union import CopyingPixelCNN
 
 # %% ../nbs/15_sampling.ipynb #ce361bb2
@@ -570,6 +570,31 @@ class CachedSampler:
         return images
 
 # %% ../nbs/15_sampling.ipynb #66308599
+def draw_groups(
+    model: FewShotModel,  # a parallel upscaler
+    support: Tensor,  # (b, s, c, h, w) levels
+    u: Tensor,  # (b*samples, c, h, w), noise, as are the next two
+    given: Tensor,  # levels, of which some are kept, all coarse ones among them
+    keep: Tensor,  # True where `given` is kept
+) -> Tensor:  # (b*samples, c, h, w) uint8
+    "The pixels of a scale, a group of them at a time, one colour after another."
+    images, context = given.to(torch.uint8), model.context(support)
+    try:
+        for group in GROUPS:
+            model.body.only, (row, column) = group, divmod(group, FACTOR)
+            places = ..., slice(row, None, FACTOR), slice(column, None, FACTOR)
+            for k in range(model.shape[0]):
+                logits = model.logits(images, context)[:, :, k][places]
+                check_logits(logits, f"in group {group}")
+                drawn = invert_cdf(logits.movedim(1, -1).flatten(0, -2), u[:, k][places].flatten())
+                images[:, k][places] = torch.where(
+                    keep[:, k][places], images[:, k][places], drawn.view(logits[:, 0].shape).to(torch.uint8)
+                )
+    finally:
+        model.body.only = None
+    return images
+
+
 @torch.no_grad()
 def draw_scales(
     model: MultiscalePixelCNN,
@@ -587,7 +612,10 @@ def draw_scales(
         if drawn:
             its_given, its_keep = its_given.clone(), its_keep.clone()
             shrink(its_given)[:], shrink(its_keep)[:] = coarse, True
-        drawn.append(CachedSampler(scale, its_support, samples, coarse).draw(its_u, its_given, its_keep))
+        if isinstance(scale.body, ParallelBody):
+            drawn.append(draw_groups(scale, its_support, its_u, its_given, its_keep))
+        else:
+            drawn.append(CachedSampler(scale, its_support, samples, coarse).draw(its_u, its_given, its_keep))
     return drawn
 
 # %% ../nbs/15_sampling.ipynb #77d1cfbc

@@ -216,7 +216,8 @@ class Run:
         self.shared = accelerator.prepare_model(self.model)  # the same weights, gradients averaged
         self.optimizer, self.schedule = make_optimizer(self.model, experiment)
         same = {MODELS[experiment.model], LOSSES[experiment.loss]} <= CAPTURED
-        if self.device.type == "cuda" and accelerator.num_processes == 1 and same:
+        self.captured = self.device.type == "cuda" and accelerator.num_processes == 1 and same
+        if self.captured:
             self.backward = CapturedBackward(self.backward)
         self.step, self.seconds = 0, 0.0
         self.commit = commit()  # of the code that runs, whatever is committed while it does
@@ -230,7 +231,7 @@ class Run:
 
     def backward(self, episode: Episode) -> Tensor:
         "Give the model the gradient of the loss; returns this process's loss per dimension."
-        self.optimizer.zero_grad(set_to_none=False)  # a CUDA graph writes to the same tensors again
+        self.optimizer.zero_grad(set_to_none=not self.captured)  # a graph writes to the same tensors again
         accelerator, parts = self.accelerator, self.experiment.accumulate
         mine = microbatches(episode, accelerator.num_processes * parts)
         mine = mine[accelerator.process_index * parts :][:parts]

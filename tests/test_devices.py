@@ -71,8 +71,18 @@ def test_row_of_the_cached_sampler(on_fake_gpu, cls):
 class ScalesOfAttention(MultiscalePixelCNN):
     config_class = AttentionPixelCNN.config_class
 
+    def __init__(self, shape, levels, config, parallel=False):
+        super().__init__(shape, levels, config, AttentionPixelCNN, parallel=parallel)
+
+
+class ParallelScales(ScalesOfAttention):
     def __init__(self, shape, levels, config):
-        super().__init__(shape, levels, config, AttentionPixelCNN)
+        super().__init__(shape, levels, config, parallel=True)
+
+
+def test_parallel_scales(on_fake_gpu):
+    model, images, support = on_fake_gpu(ParallelScales)
+    assert devices([model.nll(images, support)]) == {"cuda"}
 
 
 def test_scales(on_fake_gpu):

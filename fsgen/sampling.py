@@ -594,7 +594,7 @@ def draw_groups(
         model.body.only = None
     return images
 
-
+# %% ../nbs/15_sampling.ipynb #a08417bc
 @torch.no_grad()
 def draw_scales(
     model: MultiscalePixelCNN,

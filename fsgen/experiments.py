@@ -552,8 +552,13 @@ COPYING_ROWS = {  # copying with a gradient: in what it remembers, or beside it
 TABLES: dict[str, Table] = {
     **{
         family: Table(family, MAIN_ROWS, to="attention")
-        for family in ("brief-4shot", "brief-inversion-24", "brief-eth80-32", "brief-products-32")
+        for family in ("brief-4shot", "brief-inversion-24", "brief-products-32")
     },
+    "brief-eth80-32": Table(
+        "brief-eth80-32",
+        MAIN_ROWS | {row: own for row, own in COPYING_ROWS.items() if own.get("model") == "copying"},
+        to="attention",
+    ),
     "characters": Table(
         "characters", {row: {} for row in CHARACTERS_ROWS},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,

@@ -71,10 +71,10 @@ def test_more_inner_steps():
 def test_attention_flips_photographs():
     "A lookup leaves a tenth of the nats at most; what looks nothing up is no better than no support."
     rows = {row["experiment"]: row for row in ROWS if row["split"] == "test"}
-    nats = {
-        name: rows[f"brief-inversion-24-{name}-0"]["nats_per_dim"]
-        for name in "no-support conditional places mean-image attention attention-uniform copying".split()
-    }
+    names = "no-support conditional places mean-image attention attention-uniform copying".split()
+    found = {name: rows[f"brief-inversion-24-{name}-0"] for name in names}
+    assert {row["episodes"] for row in found.values()} == {2000}
+    nats = {name: row["nats_per_dim"] for name, row in found.items()}
     none = nats.pop("no-support")
     lookups = [nats.pop(name) for name in ("attention", "attention-uniform", "copying")]
     assert max(lookups) < 0.1 * none < 0.99 * none < min(nats.values())

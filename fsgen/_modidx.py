@@ -684,4 +684,5 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'fsgen.union.SteppedCopyingPixelCNN.support_loss': ( 'union.html#steppedcopyingpixelcnn.support_loss',
                                                                                   'fsgen/union.py'),
                              'fsgen.union.lookup_errors': ('union.html#lookup_errors', 'fsgen/union.py'),
+                             'fsgen.union.one_hot': ('union.html#one_hot', 'fsgen/union.py'),
                              'fsgen.union.output_errors': ('union.html#output_errors', 'fsgen/union.py')}}}

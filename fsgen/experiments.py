@@ -6,9 +6,9 @@
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL', 'FLIP', 'OMNIGLOT',
            'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION',
            'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS',
-           'CHARACTERS_ROWS', 'PUBLISHED', 'ERROR_ROWS', 'COPYING_ROWS', 'TABLES', 'GROUPS', 'energy', 'nll_and_energy',
-           'one_of', 'suggest', 'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory',
-           'Family', 'Table', 'experiment_names', 'find_experiment']
+           'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'TABLES', 'GROUPS', 'energy',
+           'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'make_model', 'build', 'read_data', 'check_fits',
+           'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -539,6 +539,10 @@ PUBLISHED = {  # on Omniglot, by model and shots: nats/dim on test and train (pa
     "attention": {1: (0.071, 0.066), 2: (0.068, 0.064), 4: (0.066, 0.062), 8: (0.064, 0.060)},
     "meta": {4: (0.068, 0.065)},
 }
+LEVEL_ROWS = {  # copying that remembers the level that stood there, as a one-hot vector
+    f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
+    for value in ("level", "patch and level")
+}
 ERROR_ROWS = {  # copying with a gradient in what it remembers
     f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
     for value in ("output error", "error", "patch and error")
@@ -555,7 +559,7 @@ TABLES: dict[str, Table] = {
         family: Table(family, MAIN_ROWS, to="attention")
         for family in ("brief-4shot", "brief-inversion-24", "brief-products-32")
     },
-    "brief-eth80-32": Table("brief-eth80-32", MAIN_ROWS | ERROR_ROWS, to="attention"),
+    "brief-eth80-32": Table("brief-eth80-32", MAIN_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention"),
     "characters": Table(
         "characters", {row: {} for row in CHARACTERS_ROWS},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,

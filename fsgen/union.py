@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PLACE_PLANES', 'PlaceConfig', 'PlaceBody', 'PlaceMetaConfig', 'PlaceInnerLoss', 'PlaceMetaPixelCNN', 'lookup_errors',
-           'output_errors', 'CopyingConfig', 'CopyingPixelCNN', 'MemoryAndWeights', 'SteppedCopyingConfig',
+           'one_hot', 'output_errors', 'CopyingConfig', 'CopyingPixelCNN', 'MemoryAndWeights', 'SteppedCopyingConfig',
            'SteppedCopyingPixelCNN']
 
 # %% ../nbs/07_union.ipynb #3dccdfac
@@ -156,6 +156,11 @@ def lookup_errors(
     return grad(loss, has_aux=True)(nothing)
 
 # %% ../nbs/07_union.ipynb #6762a287
+def one_hot(images: Tensor, levels: int) -> Tensor:  # (n, c, h, w) -> (n, levels*c, h, w)
+    "1 at the level that stands there, for every channel of every pixel."
+    return F.one_hot(images.long(), levels).movedim(-1, 1).flatten(1, 2)
+
+
 def output_errors(
     body: Callable[..., Tensor],  # as in `lookup_errors`
     images: Tensor,  # support images as levels (n, c, h, w)
@@ -174,8 +179,7 @@ def output_errors(
         return h.new_zeros(len(h), planes, *h.shape[-2:])
 
     expected = body(x, summary, look_up).softmax(1)  # (n, levels, c, h, w)
-    found = F.one_hot(images.long(), expected.shape[1]).movedim(-1, 1)
-    return (expected - found).flatten(1, 2), features[0]
+    return expected.flatten(1, 2) - one_hot(images, expected.shape[1]), features[0]
 
 # %% ../nbs/07_union.ipynb #f55e7ac7
 @dataclass(frozen=True)
@@ -183,9 +187,9 @@ class CopyingConfig(AttentionConfig):
     "Settings of the Copying PixelCNN."
 
     stride: int = 1  # pixels from patch to patch, 1 or 2
-    # what a value is made of: what stood there, the patch; the error of the prediction there, as it is at the
-    # output, or back-propagated to the lookup; or patch and back-propagated error
-    value: Literal["patch", "output error", "error", "patch and error"] = "patch"
+    # what a value is made of: what stood there, as a patch or as one of the levels; the error of the
+    # prediction there, as it is at the output, or back-propagated to the lookup; or the patch and another
+    value: Literal["patch", "level", "output error", "error", "patch and level", "patch and error"] = "patch"
 
 
 class CopyingPixelCNN(AttentionPixelCNN):
@@ -206,10 +210,15 @@ class CopyingPixelCNN(AttentionPixelCNN):
         planes, kind = self.config.patch_planes, self.config.value
         if "patch" not in kind:
             self.patches = self.value = None
-        self.error_value = None
-        if "error" in kind:  # normalised over an image: where the error is small, it stays small
-            channels = levels * shape[0] if kind == "output error" else planes
-            self.error_value = nn.Sequential(nn.GroupNorm(1, channels), nn.Conv2d(channels, planes, 1))
+        self.level_value = self.error_value = None
+
+        def normalised(channels):  # over an image: where the error is small, it stays small
+            return nn.Sequential(nn.GroupNorm(1, channels), nn.Conv2d(channels, planes, 1))
+
+        if "level" in kind:
+            self.level_value = normalised(levels * shape[0])
+        if "error" in kind:
+            self.error_value = normalised(levels * shape[0] if kind == "output error" else planes)
 
     @property
     def key_planes(self) -> int:
@@ -228,16 +237,19 @@ class CopyingPixelCNN(AttentionPixelCNN):
 
     def remember(self, support: Tensor, x: Tensor, summary: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         config, values = self.config, []
+        at_patches = ..., slice(None, None, config.stride), slice(None, None, config.stride)
         if self.value is not None:
             values.append(self.value(self.patches(x), where))
+        if self.level_value is not None:
+            found = self.level_value(one_hot(support, self.levels).to(x.dtype))
+            values.append(found[at_patches].flatten(2).mT)
         if self.error_value is None:
             _, features, _ = self.body.first_half(x, summary)
         else:
             errors_of = output_errors if config.value == "output error" else lookup_errors
             errors, features = errors_of(self.read, support, x, summary, config.patch_planes)
-            errors = self.error_value(errors)[..., :: config.stride, :: config.stride]
-            values.append(errors.flatten(2).mT)
-        return self.key(features[..., :: config.stride, :: config.stride], where), sum(values)
+            values.append(self.error_value(errors)[at_patches].flatten(2).mT)
+        return self.key(features[at_patches], where), sum(values)
 
 # %% ../nbs/07_union.ipynb #811a028d
 class MemoryAndWeights(NamedTuple):

@@ -667,6 +667,7 @@ TABLES |= {
             for model in ("conditional", "attention") for loss in LOSSES
         },
         to="attention-nll",
+        tries=COLOUR_RATES,
     ),
 }  # fmt: skip
 

@@ -384,7 +384,7 @@ BRIEF = OMNIGLOT | BRIEF_CHARACTERS | dict(batch=8, targets=4, checkpoint_every=
 # %% ../nbs/12_experiments.ipynb #6259dbfa
 INVERSION = dict(
     data="imagenet", task="inversion", shots=1, layers=16, planes=128, skip=256, summary_size=128,
-    patch_planes=64, stride=2,
+    patch_planes=64, stride=2, init="scaled",
     steps=30_000, batch=32, optimizer="rmsprop", learning_rate=1e-4, precision="bf16",
 )  # fmt: skip
 PRODUCTS = INVERSION | dict(
@@ -399,7 +399,8 @@ BRIEF_INVERSION = dict(
 )  # fmt: skip
 BRIEF_PRODUCTS = dict(
     data="stanford-online-products", task="products", shots=3, size=32, layers=6, planes=32, skip=64,
-    stride=2, steps=200, batch=8, warmup=50, ema=0.99, precision="bf16", checkpoint_every=50, validate=64,
+    init="scaled", stride=2, steps=200, batch=8, warmup=50, ema=0.99, precision="bf16",
+    checkpoint_every=50, validate=64,
 )  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #70676a8e

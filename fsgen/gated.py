@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['KERNEL', 'LARGEST', 'DEEPEST', 'WIDEST', 'FIRST_KERNEL', 'gate', 'GatedLayer', 'ColourHead', 'Settings', 'BodyConfig',
-           'PixelCNN', 'ReLULayer']
+           'start_scaled', 'PixelCNN', 'ReLULayer']
 
 # %% ../nbs/02_gated.ipynb #736f3758
 from collections.abc import Callable
@@ -145,6 +145,9 @@ class BodyConfig(Settings):
     planes: int = 24  # channels of each stack
     skip: int = 32  # channels of the skips, of the penultimate features and of the support encoder
     dropout: float = 0.0  # share of the gated units that a training step leaves out
+    init: Literal["default", "scaled"] = (
+        "default"  # where the weights start: PyTorch's way, or `start_scaled`
+    )
 
     def __post_init__(self):
         super().__post_init__()
@@ -155,6 +158,14 @@ class BodyConfig(Settings):
 
 # %% ../nbs/02_gated.ipynb #b7ad6f17
 FIRST_KERNEL = 7  # side of the kernels that read the image
+
+
+def start_scaled(module: nn.Module):
+    "Weights that keep the scale of what they are given, and no biases (LeCun et al. 1998)."
+    if isinstance(module, nn.Conv2d | nn.Linear):
+        nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
 
 
 class PixelCNN(nn.Module):
@@ -181,6 +192,8 @@ class PixelCNN(nn.Module):
             for i in range(layers)
         )  # fmt: skip
         self.heads = nn.ModuleList(ColourHead(skip, k, levels) for k in range(channels))
+        if config.init == "scaled":
+            self.apply(start_scaled)
 
     def scale(self, images: Tensor) -> Tensor:
         "Integer levels (..., c, h, w) -> floats in [-1, 1]."

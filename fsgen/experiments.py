@@ -670,13 +670,22 @@ TABLES |= {
         to="attention-nll",
         tries=COLOUR_RATES,
     ),
+    "init": Table(  # what the start of the weights is worth where there are many levels
+        "energy",
+        {
+            f"{model}-{init}": dict(model=model, init=init)
+            for model in ("conditional", "attention") for init in ("default", "scaled")
+        },
+        to="conditional-default",
+        tries=COLOUR_RATES,
+    ),
 }  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #b23d7cd4
 GROUPS: dict[str, tuple[str, ...]] = {  # tables by subject
     "inversion": ("brief-inversion-24",),
     "products": ("brief-eth80-32", "brief-products-32"),
-    "questions": ("glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy"),
+    "questions": ("glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy", "init"),
     "alphabets": tuple(f"characters-random-{k}" for k in range(1, 5)),
 }
 

@@ -145,9 +145,7 @@ class BodyConfig(Settings):
     planes: int = 24  # channels of each stack
     skip: int = 32  # channels of the skips, of the penultimate features and of the support encoder
     dropout: float = 0.0  # share of the gated units that a training step leaves out
-    init: Literal["default", "scaled"] = (
-        "default"  # where the weights start: PyTorch's way, or `start_scaled`
-    )
+    init: Literal["default", "scaled"] = "default"  # start of the weights: PyTorch's, or `start_scaled`
 
     def __post_init__(self):
         super().__post_init__()

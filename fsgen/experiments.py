@@ -669,6 +669,10 @@ TABLES |= {
         },
         to="attention-nll",
         tries=COLOUR_RATES,
+        best={
+            "conditional-nll": 1.5e-2, "conditional-energy": 1.5e-2, "conditional-nll-and-energy": 1.5e-2,
+            "attention-nll": 1.5e-2, "attention-energy": 7e-3, "attention-nll-and-energy": 1.5e-2,
+        },
     ),
     "init": Table(  # what the start of the weights is worth where there are many levels
         "energy",
@@ -678,6 +682,10 @@ TABLES |= {
         },
         to="conditional-default",
         tries=COLOUR_RATES,
+        best={
+            "conditional-default": 3e-2, "attention-default": 3e-2,
+            "conditional-scaled": 1.5e-2, "attention-scaled": 1.5e-2,
+        },
     ),
 }  # fmt: skip
 

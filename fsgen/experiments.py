@@ -5,10 +5,10 @@
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL', 'FLIP', 'OMNIGLOT',
            'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION',
-           'BRIEF_PRODUCTS', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS',
-           'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'TABLES',
-           'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'make_model', 'build', 'read_data',
-           'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
+           'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES',
+           'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES',
+           'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'make_model', 'build',
+           'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -402,6 +402,7 @@ BRIEF_PRODUCTS = dict(
     init="scaled", stride=2, steps=200, batch=8, warmup=50, ema=0.99, precision="bf16",
     checkpoint_every=50, validate=64,
 )  # fmt: skip
+BRIEF_ETH80 = BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", steps=800)
 
 # %% ../nbs/12_experiments.ipynb #70676a8e
 FAMILIES: dict[str, Family] = {
@@ -427,10 +428,9 @@ FAMILIES: dict[str, Family] = {
     **{f"characters-{shots}shot": Family(OMNIGLOT | dict(shots=shots), INNER) for shots in (1, 2, 4, 8)},
     "brief-inversion-24": Family(BRIEF_INVERSION),
     "brief-products-32": Family(BRIEF_PRODUCTS),
-    "brief-eth80-32": Family(BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", steps=800)),
-    "energy": Family(
-        BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", size=16, levels=8, planes=24, steps=400)
-    ),
+    "brief-eth80-32": Family(BRIEF_ETH80),
+    "brief-eth80-16": Family(BRIEF_ETH80 | dict(size=16, levels=8)),
+    "energy": Family(BRIEF_ETH80 | dict(size=16, levels=8, planes=24, steps=400)),
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),
     "products-32": Family(PRODUCTS),
@@ -562,9 +562,10 @@ TABLES: dict[str, Table] = {
     "brief-4shot": Table("brief-4shot", MAIN_ROWS, to="attention"),
     "brief-inversion-24": Table("brief-inversion-24", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
     "brief-products-32": Table("brief-products-32", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
-    "brief-eth80-32": Table(
-        "brief-eth80-32", MAIN_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention", tries=COLOUR_RATES
-    ),
+    **{
+        family: Table(family, MAIN_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention", tries=COLOUR_RATES)
+        for family in ("brief-eth80-16", "brief-eth80-32")
+    },
     "characters": Table(
         "characters", {row: {} for row in CHARACTERS_ROWS},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,
@@ -692,7 +693,7 @@ TABLES |= {
 # %% ../nbs/12_experiments.ipynb #b23d7cd4
 GROUPS: dict[str, tuple[str, ...]] = {  # tables by subject
     "inversion": ("brief-inversion-24",),
-    "products": ("brief-eth80-32", "brief-products-32"),
+    "products": ("brief-eth80-16", "brief-eth80-32", "brief-products-32"),
     "questions": ("glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy", "init"),
     "alphabets": tuple(f"characters-random-{k}" for k in range(1, 5)),
 }

@@ -6,9 +6,10 @@
 __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL', 'FLIP', 'OMNIGLOT',
            'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION',
            'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES',
-           'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES',
-           'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'make_model', 'build',
-           'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
+           'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS',
+           'COLOUR_RATES', 'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment',
+           'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
+           'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -545,6 +546,9 @@ LEVEL_ROWS = {  # copying that remembers the level that stood there, as a one-ho
     f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
     for value in ("level", "patch and level")
 }
+SCALES_ROWS = {  # coarse to fine, chapter 08
+    f"{model}-scales": dict(model=model, scales=3) for model in ("conditional", "attention", "copying")
+}
 ERROR_ROWS = {  # copying with a gradient in what it remembers
     f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
     for value in ("output error", "error", "patch and error")
@@ -563,7 +567,9 @@ TABLES: dict[str, Table] = {
     "brief-inversion-24": Table("brief-inversion-24", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
     "brief-products-32": Table("brief-products-32", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
     **{
-        family: Table(family, MAIN_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention", tries=COLOUR_RATES)
+        family: Table(
+            family, MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention", tries=COLOUR_RATES
+        )
         for family in ("brief-eth80-16", "brief-eth80-32")
     },
     "characters": Table(

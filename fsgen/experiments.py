@@ -7,9 +7,9 @@ __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEP
            'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION',
            'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES',
            'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS',
-           'COLOUR_RATES', 'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment',
-           'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
-           'find_experiment']
+           'COLOUR_RATES', 'ETH80_ROWS', 'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest',
+           'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
+           'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -561,17 +561,25 @@ COPYING_ROWS = ERROR_ROWS | {  # or beside it
 
 # %% ../nbs/12_experiments.ipynb #3f2cba9b
 COLOUR_RATES = (7e-3, 1.5e-2, 3e-2)  # at 3e-3 a brief training ends far too soon
+ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS
 
 TABLES: dict[str, Table] = {
     "brief-4shot": Table("brief-4shot", MAIN_ROWS, to="attention"),
     "brief-inversion-24": Table("brief-inversion-24", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
     "brief-products-32": Table("brief-products-32", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
-    **{
-        family: Table(
-            family, MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS, to="attention", tries=COLOUR_RATES
-        )
-        for family in ("brief-eth80-16", "brief-eth80-32")
-    },
+    "brief-eth80-16": Table(
+        "brief-eth80-16", ETH80_ROWS, to="attention", tries=COLOUR_RATES,
+        best={
+            "conditional": 1.5e-2, "attention": 1.5e-2, "copying": 7e-3,
+            **{row: "conditional" for row in ("no-support", "places", "mean-image", "conditional-scales")},
+            **{row: "attention" for row in ("attention-uniform", "attention-scales")},
+            **{row: "copying" for row in ETH80_ROWS if row.startswith("copying-")},
+        },
+    ),
+    "brief-eth80-32": Table(
+        "brief-eth80-32", ETH80_ROWS, to="attention", tries=COLOUR_RATES,
+        best={"conditional": 1.5e-2, **{row: "conditional" for row in ETH80_ROWS if row != "conditional"}},
+    ),
     "characters": Table(
         "characters", {row: {} for row in CHARACTERS_ROWS},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditional import ConditionalPixelCNN, FewShotModel
-from .gated import FIRST_KERNEL, KERNEL, BodyConfig, PixelCNN, gate
+from .gated import FIRST_KERNEL, KERNEL, BodyConfig, PixelCNN, gate, start_scaled
 from .likelihood import check
 
 # %% ../nbs/08_multiscale.ipynb #e23ca544
@@ -62,6 +62,8 @@ class UpscalingBody(FinerBody):
             nn.Conv2d(planes, planes * FACTOR**2, last, padding=last // 2),
             nn.PixelShuffle(FACTOR),
         )
+        if config.init == "scaled":
+            self.apply(start_scaled)
 
     def features(
         self,
@@ -134,6 +136,8 @@ class ParallelBody(FinerBody):
             UnmaskedLayer(planes, skip, summary_size, lookup_planes if k >= self.middle else 0, dropout)
             for k in range(config.layers)
         )
+        if config.init == "scaled":
+            self.apply(start_scaled)
 
     def passes(
         self,

@@ -531,6 +531,7 @@ INNER_LOSSES = {
     "g-unstrided": dict(inner_loss="learned", inner_rate=0.1, g_stride=1),
 }
 
+# %% ../nbs/12_experiments.ipynb #bb67d2d0
 MAIN_ROWS = {  # the models, and what they have to beat
     "no-support": {}, "conditional": {}, "places": {}, "mean-image": {},
     "attention-uniform": dict(model="attention", start="uniform"),

@@ -581,6 +581,10 @@ TABLES: dict[str, Table] = {
         "brief-eth80-32", ETH80_ROWS, to="attention", tries=COLOUR_RATES,
         best={"conditional": 1.5e-2, **{row: "conditional" for row in ETH80_ROWS if row != "conditional"}},
     ),
+}  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #16230917
+TABLES |= {
     "characters": Table(
         "characters", {row: {} for row in CHARACTERS_ROWS},
         to="conditional", seeds=1, brief=BRIEF_CHARACTERS, published=PUBLISHED,

@@ -694,6 +694,10 @@ TABLES |= {
             "attention-nll": 1.5e-2, "attention-energy": 7e-3, "attention-nll-and-energy": 1.5e-2,
         },
     ),
+}  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #56dc0b05
+TABLES |= {
     "init": Table(  # what the start of the weights is worth where there are many levels
         "energy",
         {

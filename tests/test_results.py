@@ -4,6 +4,7 @@ import json
 import math
 import re
 from functools import cache
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -127,6 +128,26 @@ def test_omniglot_from_other_seeds():
         assert all(max(found) - min(found) < 0.001 for found in of.values())
         assert max(of["copying"]) < min(of["attention"]) and max(of["attention"]) < min(of["meta"])
         assert max(of["meta"]) < min(of["mean-image"]) and max(of["mean-image"]) < 0 < min(of["no-support"])
+
+
+def test_toys():
+    "In every seed lookups beat the summary, errors help copying, and levels by themselves do not."
+    nats = {row["experiment"]: row["nats_per_dim"] for row in ROWS if row["split"] == "test"}
+    names = "conditional attention copying copying-level copying-output-error copying-patch-and-error".split()
+    for seed in range(3):
+        summary, *lookups, level, at_output, beside = (
+            nats[f"brief-eth80-16-{name}-{seed}"] for name in names
+        )
+        assert max(lookups) < summary
+        assert max(at_output, beside) < lookups[-1] - 0.004 and level > lookups[-1] - 0.001
+
+
+def test_scaled_start():
+    "From PyTorch's start a training ends above a table of counts, from the scaled one below half of it."
+    counts = min(json.loads((ROOT / "data/counts.json").read_text())["ETH-80, 16x16, 8 levels"])
+    for model, seed in product(("conditional", "attention"), range(3)):
+        default, scaled = (result(f"energy-{model}-{init}-{seed}") for init in ("default", "scaled"))
+        assert scaled["nats_per_dim"] < counts / 2 < counts < default["nats_per_dim"]
 
 
 @pytest.mark.parametrize("path, row", SHIPPED)

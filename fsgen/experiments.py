@@ -7,8 +7,8 @@ __all__ = ['MODELS', 'LOSSES', 'MOST_STEPS', 'MOST_SHOTS', 'COPIES', 'FLOATS_KEP
            'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS', 'BRIEF_INVERSION',
            'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES',
            'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS',
-           'COLOUR_RATES', 'ETH80_ROWS', 'TABLES', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest',
-           'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
+           'COLOUR_RATES', 'ETH80_ROWS', 'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of',
+           'suggest', 'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
            'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
@@ -395,8 +395,8 @@ PRODUCTS = INVERSION | dict(
 # %% ../nbs/12_experiments.ipynb #3a0a17dc
 BRIEF_INVERSION = dict(
     data="tiny-imagenet", task="inversion", shots=1, size=24, levels=16, layers=6, planes=32, skip=64,
-    patch_planes=48, stride=1, places=1024, steps=800, batch=32, warmup=100, ema=0.99, precision="bf16",
-    checkpoint_every=100,
+    patch_planes=48, stride=1, places=1024, init="scaled",
+    steps=800, batch=32, warmup=100, ema=0.99, precision="bf16", checkpoint_every=100,
 )  # fmt: skip
 BRIEF_PRODUCTS = dict(
     data="stanford-online-products", task="products", shots=3, size=32, layers=6, planes=32, skip=64,
@@ -697,7 +697,16 @@ TABLES |= {
 }  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #56dc0b05
+STARTED_ROWS = "conditional", "mean-image", "attention", "copying"
+
 TABLES |= {
+    "glyphs-init": Table(  # and on glyphs, which are black or white
+        "glyphs-4shot",
+        {row: {} for row in STARTED_ROWS}
+        | {f"{row}-scaled": dict(model=row, init="scaled") for row in STARTED_ROWS},
+        to="attention",
+        best={row: 1.5e-2 for row in STARTED_ROWS},
+    ),
     "init": Table(  # what the start of the weights is worth where there are many levels
         "energy",
         {
@@ -717,9 +726,11 @@ TABLES |= {
 GROUPS: dict[str, tuple[str, ...]] = {  # tables by subject
     "inversion": ("brief-inversion-24",),
     "products": ("brief-eth80-16", "brief-eth80-32", "brief-products-32"),
-    "questions": ("glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy", "init"),
+    "questions": (
+        "glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy", "init", "glyphs-init",
+    ),
     "alphabets": tuple(f"characters-random-{k}" for k in range(1, 5)),
-}
+}  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #8c64b9a8
 def experiment_names() -> list[str]:

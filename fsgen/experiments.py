@@ -566,7 +566,14 @@ ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS
 
 TABLES: dict[str, Table] = {
     "brief-4shot": Table("brief-4shot", MAIN_ROWS, to="attention"),
-    "brief-inversion-24": Table("brief-inversion-24", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
+    "brief-inversion-24": Table(
+        "brief-inversion-24", MAIN_ROWS, to="attention", tries=COLOUR_RATES,
+        best={
+            "conditional": 3e-2, "attention": 1.5e-2, "copying": 1.5e-2,
+            **{row: "conditional" for row in ("no-support", "places", "mean-image")},
+            **{row: "attention" for row in ("attention-uniform", "meta", "place-meta")},
+        },
+    ),
     "brief-products-32": Table("brief-products-32", MAIN_ROWS, to="attention", tries=COLOUR_RATES),
     "brief-eth80-16": Table(
         "brief-eth80-16", ETH80_ROWS, to="attention", tries=COLOUR_RATES,

@@ -712,7 +712,11 @@ TABLES |= {
         {row: {} for row in STARTED_ROWS}
         | {f"{row}-scaled": dict(model=row, init="scaled") for row in STARTED_ROWS},
         to="attention",
-        best={row: 1.5e-2 for row in STARTED_ROWS},
+        best={
+            **{row: 1.5e-2 for row in STARTED_ROWS},
+            "conditional-scaled": 7e-3, "mean-image-scaled": 1.5e-2,
+            "attention-scaled": 1.5e-2, "copying-scaled": "attention-scaled",
+        },
     ),
     "init": Table(  # what the start of the weights is worth where there are many levels
         "energy",

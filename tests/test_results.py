@@ -4,7 +4,7 @@ import json
 import math
 import re
 from functools import cache
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,8 @@ from fsgen.experiments import read_data
 from fsgen.plots import BOARD
 
 ROOT = Path(__file__).resolve().parent.parent
-FILES = sorted(ROOT.glob("data/results/*.json"))
+RESULTS = ROOT / "data/results"
+FILES = sorted(RESULTS.glob("*.json"))
 ROWS = [row for file in FILES for row in json.loads(file.read_text())]
 KEYS = {
     "experiment", "model", "task", "data", "shots", "split", "nats_per_dim", "stderr", "episodes",
@@ -80,6 +81,16 @@ def test_lookups_flip_photographs():
         for name in ("conditional", "places"):
             assert 0.9 * none < rows[of(name, seed)]["nats_per_dim"] < none
         assert rows[of("attention", seed)]["episodes"] == 2000
+
+
+@pytest.mark.parametrize("start", ["", "-scaled"])
+def test_the_start_of_the_weights_changes_no_order(start):
+    "On glyphs, whatever the seeds: copying, attention, the mean image, the summary."
+    rows = json.loads((RESULTS / "glyphs-init.json").read_text())
+    nats = {row["experiment"]: row["nats_per_dim"] for row in rows if row["split"] == "test"}
+    names = "copying", "attention", "mean-image", "conditional"
+    of = [[nats[f"glyphs-4shot-{name}{start}-{seed}"] for seed in range(3)] for name in names]
+    assert all(max(lower) < min(higher) for lower, higher in pairwise(of))
 
 
 def test_a_sharp_start_is_dependable():

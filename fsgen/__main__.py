@@ -1,5 +1,6 @@
 "`fsgen`, `python -m fsgen` and `accelerate launch -m fsgen`: the command line with all of its commands."
 
+import os
 import sys
 from importlib.metadata import entry_points
 
@@ -28,7 +29,14 @@ def show_help():
     app = tyro.extras.SubcommandApp()
     for name, about in COMMANDS.items():
         app.command(lambda: None, name=name, help=about)
-    app.cli(prog="fsgen", description=ABOUT, args=["--help"])
+    try:
+        try:
+            app.cli(prog="fsgen", description=ABOUT, args=["--help"])
+        finally:
+            sys.stdout.flush()
+    except OSError as error:  # the reader has left, as in `fsgen --help | head -1`, or the disk is full
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(0 if isinstance(error, BrokenPipeError) else f"fsgen: {error}")
 
 
 def main():

@@ -605,6 +605,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.sampling.own_weights': ('sampling.html#own_weights', 'fsgen/sampling.py'),
                                 'fsgen.sampling.picture_inputs': ('sampling.html#picture_inputs', 'fsgen/sampling.py'),
                                 'fsgen.sampling.sample': ('sampling.html#sample', 'fsgen/sampling.py'),
+                                'fsgen.sampling.start_row': ('sampling.html#start_row', 'fsgen/sampling.py'),
                                 'fsgen.sampling.summary_inputs': ('sampling.html#summary_inputs', 'fsgen/sampling.py'),
                                 'fsgen.sampling.windows': ('sampling.html#windows', 'fsgen/sampling.py'),
                                 'fsgen.sampling.with_view': ('sampling.html#with_view', 'fsgen/sampling.py')},

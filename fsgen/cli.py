@@ -491,8 +491,9 @@ def sample_test(
 
 def pictures_of(run: Path) -> Path:
     "The folder of a run's pictures, if none is named; a model that comes with fsgen has none of its own."
-    own = run if run.is_dir() else run.parent
-    return own if run.exists() else Path(f"samples-{run.name}")
+    if run.is_file():
+        return run.parent
+    return run if (run / "weights.safetensors").is_file() else Path(f"samples-{run.name}")
 
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
@@ -771,7 +772,8 @@ def run_all(experiments: Sequence[Experiment], out: Path, workers: int) -> None:
     "Train and measure experiments in folders of their names, so many at a time; `InputError` if one fails."
     waiting = [(e, out / e.name) for e in experiments if read_measured(e, out / e.name) is None]
     print(f"{len(experiments)} trainings, {len(waiting)} to do")
-    context, gpus, free, running = get_context("spawn"), _gpus() or [None], list(range(workers)), {}
+    context, gpus, running = get_context("spawn"), _gpus() or [None], {}
+    free = list(range(min(workers, len(waiting))))
     try:
         while waiting or running:
             while waiting and free:
@@ -972,7 +974,8 @@ COMMANDS: dict[str, Callable[..., None]] = {
 # %% ../nbs/17_cli.ipynb #470443a5
 def _is_model(each):
     is_class = isinstance(each, type) and issubclass(each, FewShotModel)
-    return is_class and issubclass(each.config_class, BodyConfig)
+    config = getattr(each, "config_class", None)
+    return is_class and isinstance(config, type) and issubclass(config, BodyConfig)
 
 
 def check_registries(name: str) -> None:
@@ -989,6 +992,9 @@ def check_registries(name: str) -> None:
                 isinstance(key, str) and bool(key) and right,
                 f"{name} registers {registry}[{key!r}] = {each!r:.60}, which is no {kind.__name__}.",
             )
+    for key, tables in GROUPS.items():
+        missing = ", ".join(str(each) for each in tables if each not in TABLES)
+        check(not missing, f"{name} registers the group {key!r} of tables that there are not: {missing}.")
     for key, experiment in EXPERIMENTS.items():
         check(experiment.name == key, f"{name} registers the experiment {experiment.name!r} as {key!r}.")
 
@@ -1009,7 +1015,9 @@ def import_modules(args: Sequence[str]) -> list[str]:
             names.append(word.removeprefix("--import="))
         else:
             rest.append(word)
-    check(all(names), "Name a module, as in --import my_models.")
+    for name in names:
+        is_module = all(part.isidentifier() for part in name.split("."))
+        check(is_module, f"--import takes the name of a module, as in my_models, not {name!r}.")
     if names and "" not in sys.path:
         sys.path.insert(0, "")  # a module in the folder where the command is run
     IMPORTED[:] = [point.module for point in entry_points(group="fsgen")] + names

@@ -32,7 +32,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
 from .episodes import ImageSet, Splits, glyphs
-from .files import Files, expand, few, locate, open_image, read_images
+from .files import LARGEST_FILE, Files, expand, few, locate, open_image, read_images
 from .likelihood import InputError, check
 
 # %% ../nbs/11_datasets.ipynb #b656c49c
@@ -377,7 +377,7 @@ def shrink_ink(
 ) -> Tensor:  # (1, size, size) uint8, ink is 1
     "A drawing centred and shrunk to look like Omniglot's; one of their size, or of `size`, as they are."
     side = ink.shape[0]
-    if ink.shape[1] == side and side in (size, OMNIGLOT_SIDE) and side // (side // size) == size:
+    if ink.shape[1] == side >= size and side in (size, OMNIGLOT_SIDE) and side // (side // size) == size:
         return pool_ink(~ink[None, None], size)[0]
     rows, columns = (ink.any(dim).nonzero().flatten() for dim in (1, 0))
     ink = ink[rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1]
@@ -394,7 +394,7 @@ def usable_image(
     "While open, what a person's image file makes its readers raise becomes one sentence, an `InputError`."
     try:
         yield
-    except InputError:
+    except (InputError, MemoryError):
         raise
     except UnidentifiedImageError as error:
         raise InputError(f"{name} is not an image.") from error
@@ -414,7 +414,12 @@ def own_image(
         f"The model's images have shape {shape} and {levels} levels, which no drawing or photograph has.",
     )
     with usable_image(path):
-        content = expand(path).read_bytes()
+        with expand(path).open("rb") as file:
+            content = file.read(LARGEST_FILE + 1)
+        check(
+            len(content) <= LARGEST_FILE,
+            f"{path} is too large: at most {LARGEST_FILE / 1e6:.0f} MB are read of a file.",
+        )
         if drawn:
             return shrink_ink(find_ink(content), size)
         return torch.from_numpy(photograph(content, size).copy()) // (256 // levels)

@@ -184,10 +184,12 @@ def class_nats(
     support: Iterable[Tensor],  # (s, c, h, w), a support set for each of k classes
     images: Tensor,  # (n, c, h, w)
 ) -> Tensor:  # (n, k), on the CPU
-    "Nats of every image, given the support set of every class; the least of a row says of which class it is."
-    model.check_images(images, "The images", 4)  # here, as a GPU's values are not looked at
+    "Nats an image, given the support set of every class; the least of a row says of which class it is."
+    support = [own[None] for own in support]
+    for one, name, dims in ((images, "The images", 4), *((own, "The support set", 5) for own in support)):
+        model.check_images(one.cpu(), name, dims)  # a GPU's values are not looked at
     images = images.to(model.device)
-    return torch.stack([model(images, own[None].to(model.device)).cpu() for own in support], 1)
+    return torch.stack([model(images, own.to(model.device)).cpu() for own in support], 1)
 
 # %% ../nbs/16_evaluation.ipynb #0753b126
 def markdown(

@@ -279,9 +279,9 @@ class Files:
         return sorted(name for name in self.places if name.lower().endswith(ENDINGS))
 
     def inner(self, sign: str) -> str:
-        "The folder that a file or folder of this name is in, nearest to the top, as in 'a/b/'; else ''."
+        "The folder that a file or folder of this name is in, as in 'a/b/', or ''; of many the shortest name."
         found = {name[: ("/" + name).find("/" + sign)] for name in self.places if "/" + sign in "/" + name}
-        return min(found, key=len, default="")
+        return min(found, key=lambda name: (len(name), name), default="")
 
     def stamp(self, name: str) -> tuple[int, int]:
         "What differs if the file has changed: size, and checksum (in a zip) or time of change in ns."

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer', 'PixelLayer', 'Lookup',
            'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
-           'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs',
+           'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs', 'start_row',
            'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_groups', 'draw_scales', 'sample',
            'assert_same_pixels', 'fixed_point_sample']
 
@@ -407,6 +407,18 @@ SAMPLERS: dict[type[FewShotModel], Callable[[FewShotModel, NamedTuple, int], Bod
 }
 
 # %% ../nbs/15_sampling.ipynb #badd2823
+def start_row(lookup: Lookup, i: int):
+    "Make a lookup ready for row `i`; `InputError` unless it fills its tensors in place."
+    attributes = getattr(lookup, "__dict__", {})
+    before = dict(attributes)
+    lookup.start_row(i)
+    check(
+        all(attributes.get(name) is value for name, value in before.items()),
+        f"start_row of {type(lookup).__name__} must fill its tensors in place "
+        f"and set no attribute: a CUDA graph would not see it.",
+    )
+
+
 class BothLookups:
     "Two lookups, the channels of the second behind those of the first."
 
@@ -415,7 +427,7 @@ class BothLookups:
 
     def start_row(self, i: int):
         for lookup in self.both:
-            lookup.start_row(i)
+            start_row(lookup, i)
 
     def __call__(self, h: Tensor, j: int) -> Tensor:
         return torch.cat([lookup(h, j) for lookup in self.both], 1)
@@ -499,14 +511,7 @@ class CachedSampler:
         for row, rows in ((self.u, u), (self.given, given), (self.keep, keep)):
             row.copy_(rows[:, :, i].permute(2, 1, 0))
         if self.body.lookup is not None:
-            attributes = getattr(self.body.lookup, "__dict__", {})
-            before = dict(attributes)
-            self.body.lookup.start_row(i)
-            check(
-                all(attributes.get(name) is value for name, value in before.items()),
-                f"start_row of {type(self.body.lookup).__name__} must fill its tensors in place "
-                f"and set no attribute: a CUDA graph would not see it.",
-            )
+            start_row(self.body.lookup, i)
 
     def draw_pixel(self, j: int):
         "The pixel at column `j`, one colour after another."
@@ -634,11 +639,11 @@ def sample(
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
     check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")
-    model.check_images(support, "The support set", 5)  # here, as a GPU's values are not looked at
+    model.check_images(support.cpu(), "The support set", 5)  # a GPU's values are not looked at
     shape, device = (len(support) * samples, *model.shape), model.device
     support, kept = support.to(device), check_given(given, keep, shape)
     if given is not None:
-        model.check_images(given, "given", 4)
+        model.check_images(given.cpu(), "given", 4)
     multiscale = type(model) is MultiscalePixelCNN
     few_shot = type(model.models[0] if multiscale else model)
     if few_shot not in SAMPLERS:

@@ -73,8 +73,8 @@ def episode_nats(
     "Nats/dim of every episode, measured in eval mode whatever mode the model is in."
     support, target = episodes
     check(len(support) == len(target), f"One target each: got {len(target)} for {len(support)} support sets.")
-    model.check_images(support, "The support set", 5)  # here, as a GPU's values are not looked at
-    model.check_images(target, "The images", 4)
+    model.check_images(support.cpu(), "The support set", 5)  # a GPU's values are not looked at
+    model.check_images(target.cpu(), "The images", 4)
     parts = zip(*(part.split(batch) for part in episodes), strict=True)
     nats = [model(x.to(model.device), s.to(model.device)).float().cpu() for s, x in parts]
     return torch.cat(nats) / math.prod(model.shape)
@@ -289,8 +289,14 @@ class Run:
             "put them back, or choose another folder with --out.",
         )
         if state is None:
-            if facts.get("steps") == self.experiment.steps:  # somebody has removed its checkpoints
-                self.step = self.experiment.steps
+            done, steps = facts.get("steps", 0), self.experiment.steps
+            # those of the first save may be without a checkpoint; later, somebody has removed it
+            check(
+                done == steps or done <= self.experiment.checkpoint_every,
+                f"{self.folder.weights} is of step {done} of {steps}, and its checkpoint is gone; "
+                "move it elsewhere to start again, or choose another folder with --out.",
+            )
+            self.step = steps if done == steps else 0
             return
         try:
             for name, part in self.parts.items():
@@ -478,7 +484,8 @@ def train(
     "Train to `experiment.steps`, with checkpoints; returns the model as `load(out)` does."
     keep_memory()
     with contextlib.redirect_stderr(Lossy(sys.stderr)), contextlib.ExitStack() as stack:
-        folder, accelerator = RunFolder(out), make_accelerator(Path(out))
+        folder = RunFolder(out)
+        accelerator = make_accelerator(folder.path)
         device, main = accelerator.device, accelerator.is_main_process
         if splits is None:
             with accelerator.local_main_process_first():  # it fills the cache

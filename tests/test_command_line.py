@@ -22,7 +22,8 @@ from fsgen import cli, experiments
 from fsgen.datasets import DATA, OMNIGLOT_PARTS
 from fsgen.episodes import TASKS
 from fsgen.files import LOCK
-from fsgen.runs import RunFolder
+from fsgen.likelihood import check
+from fsgen.runs import RunFolder, load
 
 TINY = "--size 10 --layers 2 --planes 8 --skip 8 --batch 8 --validate 0".split()
 NAME = "glyphs-inversion-attention"
@@ -217,6 +218,7 @@ def test_demo(fsgen, tmp_path, monkeypatch):
 def test_bench(fsgen, refused, tmp_path, monkeypatch):
     monkeypatch.setattr("fsgen.bench.MATRIX", 256)  # 2048 takes a minute in bf16 where it is emulated
     monkeypatch.setattr("fsgen.bench.BATCHES", (1, 2))
+    monkeypatch.setattr("fsgen.bench.SAMPLED", {"binary": ((1, 8, 8), 2), "colour": ((3, 8, 8), 256)})
     small = ("--layers", 1, "--colour-layers", 2, "--rounds", 1)
     code, out, error = fsgen("bench", *small, "--json", tmp_path / "bench.json")
     assert code == 0, error
@@ -224,7 +226,7 @@ def test_bench(fsgen, refused, tmp_path, monkeypatch):
     seconds = bench["median_seconds"]
     context, forward, drawn = (seconds[f"{kind}, binary"] for kind in ("context", "forward", "sample"))
     assert bench["sampling_over_forward"] == drawn / (context + forward)
-    assert bench["sampling_speedup"] == (context + 784 * forward) / drawn
+    assert bench["sampling_speedup"] == (context + 64 * forward) / drawn
     assert min(bench["sampling_speedup_colour"], bench["sampling_over_forward_colour"]) > 0
     assert min(bench["train_fraction_of_peak"], bench["train_fraction_of_peak_12x24_bf16"]) > 0
     assert bench["images_per_second"]["train 12x24, bf16"] == 16 / seconds["train 12x24, bf16"]
@@ -245,11 +247,11 @@ def test_omniglot(fsgen, real, tmp_path):
     out, results = tmp_path / "run", tmp_path / "results.json"
     code, _, error = fsgen("train", "characters-4shot-attention", *small, "--out", out)
     assert code == 0, error
-    code, _, error = fsgen("evaluate", out, "--json", results)
+    code, _, error = fsgen("evaluate", out, "--episodes", 64, "--json", results)
     assert code == 0, error
     test, train = json.loads(results.read_text())
     assert test["data"] == "omniglot" and test["shots"] == 4
-    assert test["episodes"] == train["episodes"] == 2880
+    assert test["episodes"] == train["episodes"] == 64
     code, _, error = fsgen("sample", out, "--episodes", 1, "--samples", 1)
     assert code == 0, error
     code, said, _ = fsgen("data")
@@ -494,6 +496,51 @@ def test_streams_that_can_t_take_it(command, tiny_run, tmp_path):
         if "head" in how:
             assert "\\xb1" in done.stdout and not done.stderr
     assert "No space left" in done.stderr and "Exception ignored" not in done.stderr
+    for how, code in (("--help | true", 0), ("--help > /dev/full", 1)):
+        line = ["bash", "-o", "pipefail", "-c", f"{' '.join(map(str, command))} {how}"]
+        done = subprocess.run(line, capture_output=True, text=True)
+        assert done.returncode == code and "Traceback" not in done.stderr, done.stderr
+
+
+def test_folder_that_is_no_run(refused, tmp_path):
+    "Files of somebody's that are called as a run's stay as they are."
+    for name, content in (("metrics.jsonl", '{"epoch": 1, "val": 0.3}'), ("lock", "precious")):
+        (tmp_path / name).mkdir()
+        file = tmp_path / name / name
+        file.write_text(content)
+        assert "choose another folder" in refused("train", NAME, *TINY, "--steps", 1, "--out", file.parent)
+        assert file.read_text() == content and not (file.parent / "config.json").exists()
+
+
+def test_run_that_saved_nothing(fsgen, refused, tmp_path):
+    "What a training leaves that failed before its first step is no other run."
+    out = ["--out", tmp_path / "run"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("fsgen.training.loop", lambda *_: check(False, "no step"))
+        assert "no step" in refused("train", NAME, *TINY, *out)
+    code, _, error = fsgen("train", NAME, *TINY, "--batch", 4, "--steps", 2, *out)
+    assert code == 0, error
+    assert "holds another run: config.json has steps=2, batch=4" in refused("train", NAME, *TINY, *out)
+
+
+def test_checkpoints_that_are_gone(refused, tiny_run, tmp_path):
+    "Weights of a training that is half done are not trained over."
+    run = shutil.copytree(tiny_run, tmp_path / "run")
+    for path in RunFolder(run).checkpoints():
+        path.unlink()
+    model = load(run)
+    RunFolder(run).save_weights(model.state_dict(), model.facts | {"steps": 150})
+    before = [(run / name).read_bytes() for name in ("weights.safetensors", "metrics.jsonl")]
+    line = ["train", NAME, *TINY, "--steps", 200, "--checkpoint-every", 5, "--out", run]
+    assert "is of step 150 of 200, and its checkpoint is gone; move it" in refused(*line)
+    assert before == [(run / name).read_bytes() for name in ("weights.safetensors", "metrics.jsonl")]
+
+
+def test_folder_called_as_a_model(fsgen, drawings, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "characters").mkdir()
+    code, _, error = fsgen("sample", "characters", "--support", drawings[0], "--samples", 1)
+    assert code == 0 and (tmp_path / "samples-characters/samples.png").exists(), error
 
 
 def test_too_few_images(refused, tmp_path):

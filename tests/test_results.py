@@ -11,6 +11,7 @@ import pytest
 from safetensors.torch import load_file
 
 import fsgen
+from fsgen import cli
 from fsgen.experiments import read_data
 from fsgen.plots import BOARD
 
@@ -40,10 +41,7 @@ def result(experiment):
     return row
 
 
-@cache
-def splits(path):
-    "The data of shipped weights."
-    return read_data(fsgen.load(path).experiment)
+loaded, read = cache(fsgen.load), cache(read_data)
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda path: path.stem)
@@ -165,11 +163,11 @@ def test_scaled_start():
 @pytest.mark.parametrize("path, row", SHIPPED)
 def test_figure_comes_from_the_weights(path, row, real):
     "The first 16 episodes of a figure, measured again."
-    model = fsgen.load(path)
-    experiment = model.experiment
+    model = loaded(path)
+    experiment = cli.test_setting(model.experiment)
     if experiment.data != "glyphs":
         real(experiment.data)
-    data = getattr(splits(path), row["split"])
+    data = getattr(read(experiment), row["split"])
     measured, _ = fsgen.evaluate(model, fsgen.fixed_episodes(data, experiment.task, row["shots"], 16))
     assert measured["first_nats"] == pytest.approx(row["first_nats"], abs=1e-4)
     # and the recorded mean is one that they may be a part of
@@ -179,7 +177,7 @@ def test_figure_comes_from_the_weights(path, row, real):
 
 @pytest.mark.parametrize("path, row", SHIPPED)
 def test_weights_are_those_of_the_results(path, row):
-    model = fsgen.load(path)
+    model = loaded(path)
     assert [model.facts[key] for key in ("steps", "seconds", "commit")] == [
         row[key] for key in ("steps", "seconds", "commit")
     ]
@@ -192,7 +190,7 @@ def test_weights_are_those_of_the_results(path, row):
 
 @pytest.mark.parametrize("path, row", [each for each in SHIPPED if not each.id.startswith("chapter-")])
 def test_weights_are_of_the_experiment(path, row):
-    assert fsgen.load(path).experiment == fsgen.Experiment.from_record(row["config"])
+    assert loaded(path).experiment == fsgen.Experiment.from_record(row["config"])
 
 
 def test_readme_links_exist():

@@ -401,7 +401,7 @@ def usable_image(
     except Exception as error:  # Pillow raises many kinds for a broken file
         raise InputError(f"{name} can't be used: {getattr(error, 'strerror', None) or error}.") from error
 
-
+# %% ../nbs/11_datasets.ipynb #00c436df
 def own_image(
     path: Path | str,
     shape: tuple[int, int, int],  # (c, h, w) of a model's images

@@ -198,3 +198,12 @@ def test_readme_links_exist():
     links = [link for link in re.findall(r"\]\(([^)#]+)\)", text) if not link.startswith("http")]
     assert links
     assert all((ROOT / link).exists() for link in links), links
+
+
+def test_which_models_hear_their_support():
+    "Another episode's support set costs nats where it is heard: by lookups, and by the summary on Omniglot."
+    heard = json.loads((ROOT / "data/heard.json").read_text())
+    assert min(cost for key, costs in heard.items() for cost in costs if key.endswith("attention")) > 0.02
+    assert min(heard["characters, conditional"] + heard["glyphs-init, conditional-scaled"]) > 0.01
+    dead = heard["brief-inversion-24, conditional"] + heard["brief-inversion-24, places"]
+    assert [*map(abs, dead)] == [0] * 6 and [*map(abs, heard["brief-eth80-16, conditional"])] == [0] * 3

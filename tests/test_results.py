@@ -141,7 +141,7 @@ def test_omniglot_from_other_seeds():
 
 
 def test_toys():
-    "In every seed lookups beat the summary, errors help copying, and levels by themselves do not."
+    "In every seed lookups beat the summary, which is not heard; errors help copying, levels alone do not."
     nats = {row["experiment"]: row["nats_per_dim"] for row in ROWS if row["split"] == "test"}
     names = "conditional attention copying copying-level copying-output-error copying-patch-and-error".split()
     for seed in range(3):

@@ -351,6 +351,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                              'fsgen.files.writing': ('files.html#writing', 'fsgen/files.py')},
             'fsgen.gated': { 'fsgen.gated.BodyConfig': ('gated.html#bodyconfig', 'fsgen/gated.py'),
                              'fsgen.gated.BodyConfig.__post_init__': ('gated.html#bodyconfig.__post_init__', 'fsgen/gated.py'),
+                             'fsgen.gated.BodyConfig.initialise': ('gated.html#bodyconfig.initialise', 'fsgen/gated.py'),
                              'fsgen.gated.ColourHead': ('gated.html#colourhead', 'fsgen/gated.py'),
                              'fsgen.gated.ColourHead.__init__': ('gated.html#colourhead.__init__', 'fsgen/gated.py'),
                              'fsgen.gated.ColourHead.forward': ('gated.html#colourhead.forward', 'fsgen/gated.py'),

@@ -328,6 +328,7 @@ class PaperAttentionPixelCNN(AttentionPixelCNN):
         super().__init__(shape, levels, config)
         config, planes, margin = self.config, self.config.patch_planes, PATCH_KERNEL // 2
         self.encoder = ConcatenatingEncoder(shape, config.skip, config.summary_size, config.codes)
+        config.initialise(self.encoder)
         self.attention.query = PlacedLinear(config.planes, planes, COORDINATES, normalised=False)
         self.patches = nn.Sequential(
             nn.Conv2d(shape[0] + COORDINATES, planes, PATCH_KERNEL, padding=margin),

@@ -213,6 +213,7 @@ class ConditionalPixelCNN(FewShotModel):
         size = self.config.summary_size
         self.body = self.body_class(shape[0], levels, self.config, size, self.lookup_planes)
         self.encoder = SupportEncoder(shape, self.config.skip, size)
+        self.config.initialise(self.encoder)
 
     @property
     def lookup_planes(self) -> int:

@@ -157,6 +157,11 @@ class BodyConfig(Settings):
         check(0 <= self.dropout < 1, f"dropout must be at least 0 and below 1, not {self.dropout}.")
         self.check_at_most(WIDEST, *(f.name for f in fields(self) if f.type in (int, "int")))
 
+    def initialise(self, module: nn.Module):
+        "Start the module's weights as `init` says."
+        if self.init == "scaled":
+            module.apply(start_scaled)
+
 # %% ../nbs/02_gated.ipynb #b7ad6f17
 FIRST_KERNEL = 7  # side of the kernels that read the image
 
@@ -193,8 +198,7 @@ class PixelCNN(nn.Module):
             for i in range(layers)
         )  # fmt: skip
         self.heads = nn.ModuleList(ColourHead(skip, k, levels) for k in range(channels))
-        if config.init == "scaled":
-            self.apply(start_scaled)
+        config.initialise(self)
 
     def scale(self, images: Tensor) -> Tensor:
         "Integer levels (..., c, h, w) -> floats in [-1, 1]."

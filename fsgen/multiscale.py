@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from .conditional import ConditionalPixelCNN, FewShotModel
-from .gated import FIRST_KERNEL, KERNEL, BodyConfig, PixelCNN, gate, start_scaled
+from .gated import FIRST_KERNEL, KERNEL, BodyConfig, PixelCNN, gate
 from .likelihood import check
 
 # %% ../nbs/08_multiscale.ipynb #e23ca544
@@ -62,8 +62,7 @@ class UpscalingBody(FinerBody):
             nn.Conv2d(planes, planes * FACTOR**2, last, padding=last // 2),
             nn.PixelShuffle(FACTOR),
         )
-        if config.init == "scaled":
-            self.apply(start_scaled)
+        config.initialise(self)
 
     def features(
         self,
@@ -136,8 +135,7 @@ class ParallelBody(FinerBody):
             UnmaskedLayer(planes, skip, summary_size, lookup_planes if k >= self.middle else 0, dropout)
             for k in range(config.layers)
         )
-        if config.init == "scaled":
-            self.apply(start_scaled)
+        config.initialise(self)
 
     def passes(
         self,

@@ -274,6 +274,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                   'fsgen.evaluation.seed_table': ('evaluation.html#seed_table', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.shots_table': ('evaluation.html#shots_table', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.spread': ('evaluation.html#spread', 'fsgen/evaluation.py'),
+                                  'fsgen.evaluation.swap_cost': ('evaluation.html#swap_cost', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.table': ('evaluation.html#table', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.told_apart': ('evaluation.html#told_apart', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.with_error': ('evaluation.html#with_error', 'fsgen/evaluation.py')},

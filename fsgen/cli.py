@@ -70,6 +70,7 @@ from fsgen.evaluation import (
     sample_sheet,
     seed_table,
     shots_table,
+    swap_cost,
     table,
     with_error,
 )
@@ -299,6 +300,8 @@ def evaluate_runs(
             classes = fixed_classes(data, count)
             row, nats = evaluate(model, chosen, min(AT_ONCE, experiment.batch * experiment.targets), classes)
             row |= {"split": split, "run": str(run), "same_data": same_data, "images": data.fingerprint}
+            if split == "test":
+                row["swap_cost"] = swap_cost(model, chosen, classes)
             results.append(Measured(run, row, nats, classes))
             of = f"{len(nats)} episode{'s' * (len(nats) > 1)} of {row['classes']} class"
             note = "es" if row["classes"] > 1 else ", too few for a standard error"

@@ -23,8 +23,8 @@ KEYS = {
     "experiment", "model", "task", "data", "shots", "split", "nats_per_dim", "stderr", "episodes",
     "parameters", "steps", "seconds", "seed", "commit", "device", "config",
 }  # fmt: skip
-# compared with another row; nats/dim of its first 16 episodes; what `fsgen evaluate` says of classes, images
-MORE = {"paired", "first_nats", "classes", "groups", "run", "same_data", "images"}
+# compared with another row; nats/dim of its first 16 episodes; what `fsgen evaluate` says of it
+MORE = {"paired", "first_nats", "classes", "groups", "run", "same_data", "images", "swap_cost"}
 MORE |= {"recognised", "recognised_real"}  # of the demo's letters
 # the rows whose weights are in the repository
 SHIPPED = [

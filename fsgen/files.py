@@ -182,6 +182,7 @@ CODE_PAGES = {  # what its names have beside ASCII
 def _fits(text, letters):  # whether the names are words of one script, ASCII beside
     words = "".join(word for word in re.findall(r"[^\W\d_]+", text) if not word.isascii())
     wide = "".join(letter for letter in text if letter > "\x7f" and not "\uff00" < letter < "\uff5f")
+    # half of a Latin word's letters are ASCII, at least; a word of another script has none
     mixed = len(words) >= 2 * len(wide) if letters == LATIN else not re.search("[A-Za-z]", words)
     return bool(re.fullmatch(letters, wide)) and mixed
 

@@ -592,7 +592,7 @@ TABLES: dict[str, Table] = {
         "brief-eth80-16", ETH80_ROWS, to="attention", tries=COLOUR_RATES,
         best={
             "conditional": 7e-3, "attention": 7e-3, "copying": 7e-3,
-            "no-support": 7e-3, "places": 7e-3, "mean-image": 7e-3, "conditional-scales": "conditional",
+            "no-support": 1.5e-2, "places": 7e-3, "mean-image": 1.5e-2, "conditional-scales": "conditional",
             **{row: "attention" for row in ("attention-uniform", "attention-scales")},
             **{row: "copying" for row in ETH80_ROWS if row.startswith("copying-")},
         },

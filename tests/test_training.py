@@ -77,11 +77,14 @@ def assert_same_bits(run, reference):
 
 
 def test_two_processes_compute_the_batch_of_one(tmp_path):
+    "The last run's batch can't be shared: it is refused, which ends the script."
     (tmp_path / "script.py").write_text(SCRIPT)
-    runs = {str(tmp_path / name): experiment.record() for name, experiment in RUNS.items()}
-    process = launched(tmp_path / "script.py", json.dumps(runs))
+    runs = RUNS | {"refused": TINY.vary(accumulate=8)}
+    records = {str(tmp_path / name): experiment.record() for name, experiment in runs.items()}
+    process = launched(tmp_path / "script.py", json.dumps(records))
     _, error = process.communicate(timeout=120)
-    assert process.returncode == 0, error
+    assert process.returncode != 0 and "can't be cut into equal parts for processes=2" in error, error
+    assert not (tmp_path / "refused").exists()
     for name, experiment in RUNS.items():
         assert_same_up_to_rounding(tmp_path / name, experiment, tmp_path / f"{name}-alone")
 
@@ -102,14 +105,6 @@ def test_two_processes_stop_together_and_go_on(tmp_path):
     said, error = process.communicate(timeout=120)
     assert process.returncode == 0, error
     assert said.count("step 200") == 1  # by the main process alone
-
-
-def test_batch_that_cannot_be_shared(tmp_path):
-    out = tmp_path / "run"
-    process = launched("-m", "fsgen", "train", TINY.name, *flags(TINY), "--accumulate", 8, "--out", out)
-    _, error = process.communicate(timeout=120)
-    assert process.returncode != 0 and "can't be cut into equal parts for processes=2" in error
-    assert not out.exists()
 
 
 def test_killed_at_random_moments(tmp_path):

@@ -109,7 +109,7 @@ TINY = dict(size=10, layers=1, planes=4, skip=4, steps=300, batch=2, checkpoint_
 ROWS = {"no-support": {}, "places": {}}
 for name, other in dict(mini={}, broken=dict(loss="broken"), nowhere=dict(data="omniglot")).items():
     FAMILIES[name] = Family(GLYPHS | TINY | other)
-    TABLES[name] = Table(name, ROWS, to="no-support", seeds=2)
+    TABLES[name] = Table(name, ROWS, to="no-support", seeds=1)
 """
 
 
@@ -152,16 +152,16 @@ def test_reproduce_is_stopped_and_goes_on(command, run_cli, tables):
     assert not any(folder.rglob(cli.MEASURED))
 
     done = run_cli(*line, cwd=folder)
-    assert done.returncode == 0 and not done.stderr and "4 trainings, 4 to do" in done.stdout, done.stderr
+    assert done.returncode == 0 and not done.stderr and "2 trainings, 2 to do" in done.stdout, done.stderr
     rows = json.loads((folder / "results.json").read_text())
-    assert len(rows) == 8 and {row["steps"] for row in rows} == {300}
+    assert len(rows) == 4 and {row["steps"] for row in rows} == {300}
     for row in rows:
-        to = None if row["model"] == "no-support" else f"mini-no-support-{row['seed']}"
+        to = None if row["model"] == "no-support" else "mini-no-support-0"
         assert row.get("paired", {}).get("to") == to
     before = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
     line[line.index("mini")] = "small"
     done = run_cli(*line, cwd=folder)
-    assert "4 trainings, 0 to do" in done.stdout
+    assert "2 trainings, 0 to do" in done.stdout
     assert {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()} == before
 
 

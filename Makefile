@@ -43,7 +43,8 @@ test: $(READY)  ## Check style, exports, notebooks and tests; stop at the first 
 	$(BIN)/pytest -q tests/test_repository.py
 	$(BIN)/nbdev_test --n_workers 2 --file_re '^(01|index)' --do_print --timing
 	$(BIN)/pytest -q -x -n 2 --dist loadscope --no-loadscope-reorder --durations 15 \
-		tests/test_jupyterlab.py tests/test_training.py nbs tests --ignore tests/test_repository.py
+		tests/test_command_line.py tests/test_jupyterlab.py tests/test_training.py nbs tests \
+		--ignore tests/test_repository.py
 
 lab: $(READY)  ## Open the notebooks in JupyterLab
 	@$(OPEN_LAB)

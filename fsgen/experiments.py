@@ -718,7 +718,7 @@ TABLES |= {
 }  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #56dc0b05
-STARTED_ROWS = "conditional", "places", "mean-image", "attention", "copying"
+STARTED_ROWS = "no-support", "conditional", "places", "mean-image", "attention", "copying"
 
 TABLES |= {
     "glyphs-init": Table(  # and on glyphs, which are black or white
@@ -729,7 +729,8 @@ TABLES |= {
         best={
             **{row: 1.5e-2 for row in STARTED_ROWS},
             "conditional-scaled": 1.5e-2, "mean-image-scaled": 1.5e-2, "attention-scaled": 1.5e-2,
-            "places-scaled": "conditional-scaled", "copying-scaled": "attention-scaled",
+            "no-support-scaled": "conditional-scaled", "places-scaled": "conditional-scaled",
+            "copying-scaled": "attention-scaled",
         },
     ),
     "init": Table(  # what the start of the weights is worth where there are many levels

@@ -4,17 +4,14 @@ Each exercise runs twice: as shipped, and with its solution in, when its check m
 """
 
 import re
-from configparser import ConfigParser
+import runpy
 from pathlib import Path
 
 import nbformat
 
-settings = ConfigParser()
-settings.read(Path(__file__).with_name("settings.ini"))
-flags = "|".join(settings["DEFAULT"]["tst_flags"].split())
+HEAVY = runpy.run_path(str(Path(__file__).with_name("tools") / "make_outputs.py"))["HEAVY"]
 SOLUTION = re.compile(r"<summary>Solution</summary>\s*```python\n(.*?)```", re.DOTALL)
 RIGHT = nbformat.v4.new_output("stream", name="stdout", text="Right.\n")
-HEAVY = re.compile(rf"^#\|\s*(eval:\s*false|{flags})\s*$", re.MULTILINE)
 
 
 def pytest_collection_modifyitems(config, items):

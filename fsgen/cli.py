@@ -496,7 +496,7 @@ def pictures_of(run: Path) -> Path:
     "The folder of a run's pictures, if none is named; a model that comes with fsgen has none of its own."
     if run.is_file():
         return run.parent
-    return run if (run / "weights.safetensors").is_file() else Path(f"samples-{run.name}")
+    return run if RunFolder(run).weights.is_file() else Path(f"samples-{run.name}")
 
 # %% ../nbs/17_cli.ipynb #0234b1cd
 def sample_command(
@@ -1089,7 +1089,7 @@ def print_warning(message: Warning | str, *_, **__) -> None:
 def at_home(word: str) -> str:
     "A word of the command line with the home folder for a `~`, which a shell leaves in `--out=~/run`."
     flag, path = re.fullmatch(r"(--[\w-]+=)?(.*)", word, re.DOTALL).groups("")
-    return flag + str(expand(path)) if path == "~" or path.startswith("~/") else word
+    return flag + str(expand(path)) if path.startswith("~") else word
 
 # %% ../nbs/17_cli.ipynb #970438d4
 FULL = "The memory is full; use a smaller --batch or model, or fewer --episodes or --samples."

@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial
+from functools import partial, wraps
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -510,6 +510,17 @@ def list_stanford_online_products(
     return Listing([Source(files, train)], [Source(files, test)])
 
 # %% ../nbs/11_datasets.ipynb #a77f553d
+def _checked(read):  # -> the same, which says so if it returns something else than splits
+    @wraps(read)
+    def checked(*args, **options):
+        splits = read(*args, **options)
+        name, kind = getattr(read, "__name__", read), type(splits).__name__
+        check(isinstance(splits, Splits), f"{name} must return Splits(train, test), not a {kind}.")
+        return splits
+
+    return checked
+
+
 @dataclass(frozen=True)
 class DataSet:
     "How a data set is read, listed and fetched."
@@ -518,6 +529,9 @@ class DataSet:
     list: Callable[..., Listing] | None = None  # root -> its files, for `fsgen data`; None if it has none
     of: str = ""  # the data set whose files it splits in another way, if any
     urls: dict[str, str] = field(default_factory=dict)  # SHA-256 by the address of each of its zips
+
+    def __post_init__(self):
+        object.__setattr__(self, "read", _checked(self.read))  # frozen from here on
 
 # %% ../nbs/11_datasets.ipynb #a63c450b
 def photographs(

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['LEFT_BEHIND', 'UNIX', 'UTF8', 'LATIN', 'CYRILLIC', 'COMMON_BIG5', 'CODE_PAGES', 'LARGEST_FILE', 'FORMATS', 'ENDINGS',
-           'PART', 'CACHE_VERSION', 'LOCK', 'CHUNK', 'WINDOW', 'LARGEST_IMAGE', 'TIMEOUT', 'left_behind', 'expand',
-           'data_folder', 'locate', 'few', 'Files', 'make_folder', 'writing', 'write', 'locked', 'cache_folder',
-           'cache_file', 'read_images', 'open_image', 'download']
+           'PART', 'CACHE_VERSION', 'STEM', 'LOCK', 'CHUNK', 'WINDOW', 'LARGEST_IMAGE', 'TIMEOUT', 'left_behind',
+           'expand', 'data_folder', 'locate', 'few', 'Files', 'make_folder', 'writing', 'write', 'clear_parts',
+           'locked', 'cache_folder', 'cache_file', 'read_images', 'open_image', 'download']
 
 # %% ../nbs/10_files.ipynb #42e8bf6f
 import errno
@@ -365,6 +365,14 @@ def write(
     with writing(path) as file:
         file.write(content)
 
+
+def clear_parts(
+    folder: Path,  # in which nobody else is writing
+) -> None:
+    "Remove what processes that were killed have left half written."
+    for left in folder.glob(f".{'[0-9a-f]' * 32}{PART}"):
+        left.unlink(missing_ok=True)
+
 # %% ../nbs/10_files.ipynb #0731aa39
 @contextmanager
 def locked(
@@ -384,6 +392,7 @@ def locked(
 
 # %% ../nbs/10_files.ipynb #2f9c53d0
 CACHE_VERSION = 1  # of the layout of a cache file, and of what is done to an image
+STEM = 50  # letters of a data set's name in that of a cache file, of 255 bytes at most
 
 
 def cache_folder() -> Path:
@@ -400,7 +409,7 @@ def cache_file(
     place = None if files.archive else os.path.realpath(files.path)  # no checksum tells two folders apart
     listed = json.dumps([(name, files.stamp(name)) for name in names] + [place] * (place is not None))
     key = hashlib.sha256(listed.encode()).hexdigest()[:16]
-    stem = re.sub(r"\W+", "_", files.path.name.removesuffix(".zip"))
+    stem = re.sub(r"\W+", "_", files.path.name.removesuffix(".zip"))[:STEM]
     return cache_folder() / f"{stem}-{settings}-{key}-v{CACHE_VERSION}.npy"
 
 # %% ../nbs/10_files.ipynb #48afdd42
@@ -434,8 +443,7 @@ def _alone(folder, variable):  # that names the folder in the environment
             )
             held = False
         if held:
-            for left in folder.glob(f".{'[0-9a-f]' * 32}{PART}"):
-                left.unlink()
+            clear_parts(folder)
         yield
 
 # %% ../nbs/10_files.ipynb #b6bbe31b

@@ -26,6 +26,8 @@ SMALLEST = 8  # side of an image that three halvings still leave a pixel of
 class InnerLoss(nn.Module):
     "The loss of a support set that the inner step descends (paper, section 3.2)."
 
+    told: dict[str, int] = {}  # what a body wants to know of the support images beside their levels
+
     def __init__(
         self,
         body: PixelCNN,
@@ -48,8 +50,8 @@ class InnerLoss(nn.Module):
     def forward(self, support: Tensor, x: Tensor) -> Tensor:
         "One support set, as levels and scaled (s, c, h, w) -> its inner loss, a scalar."
         if self.g is None:
-            return nll(self.body(x), support).mean()
-        return self.norm(self.g(self.body.features(x)))
+            return nll(self.body(x, **self.told), support).mean()
+        return self.norm(self.g(self.body.features(x, **self.told)))
 
 # %% ../nbs/06_meta.ipynb #2c1d6eb7
 class FastWeights(NamedTuple):

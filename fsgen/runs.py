@@ -34,7 +34,7 @@ from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
 from .experiments import Experiment, build, suggest
-from .files import expand, locked, make_folder, write
+from .files import clear_parts, expand, locked, make_folder, write
 from .likelihood import InputError, check
 
 # %% ../nbs/13_runs.ipynb #f0f6188e
@@ -226,10 +226,12 @@ class RunFolder:
         with ExitStack() as stack:
             try:
                 make_folder(self.path)
-                stack.enter_context(locked(lock, wait=False))
+                held = stack.enter_context(locked(lock, wait=False))
                 start = lock.read_bytes().strip(b"\0")[: len(OWNER)]  # a power loss leaves zeros, or a part
                 check(OWNER.startswith(start), f"{lock} is not a run's; choose another folder with --out.")
                 lock.write_bytes(owner)
+                if held:
+                    clear_parts(self.path)
             except InputError:
                 raise
             except BlockingIOError as error:
@@ -437,7 +439,7 @@ def load(
 ) -> FewShotModel:
     "A trained model from its weights; its `experiment` and `facts` say what it is and how it was made."
     path, name = expand(path), str(path)
-    path = path / "weights.safetensors" if path.is_dir() else path
+    path = RunFolder(path).weights if path.is_dir() else path
     path = path if path.is_file() else shipped().get(name, path)
     check(
         path.is_file(),

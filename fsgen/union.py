@@ -113,10 +113,7 @@ class PlaceMetaConfig(PlaceConfig, MetaConfig):
 class PlaceInnerLoss(InnerLoss):
     "The inner loss, of a support set that is read."
 
-    def forward(self, support: Tensor, x: Tensor) -> Tensor:
-        if self.g is None:
-            return nll(self.body(x, role=1), support).mean()
-        return self.norm(self.g(self.body.features(x, role=1)))
+    told = {"role": 1}
 
 
 class PlaceMetaPixelCNN(MetaPixelCNN):
@@ -213,6 +210,10 @@ class CopyingPixelCNN(AttentionPixelCNN):
         self.level_value = self.error_value = None
 
         def normalised(channels):  # over an image: where the error is small, it stays small
+            check(
+                channels * shape[1] * shape[2] > 1,
+                "The errors of an image are normalised, and one alone can't be; use a patch_planes above 1.",
+            )
             return nn.Sequential(nn.GroupNorm(1, channels), nn.Conv2d(channels, planes, 1))
 
         if "level" in kind:

@@ -3,13 +3,14 @@
 import io
 import json
 import os
+import pwd
 import shutil
 import signal
 import subprocess
 import sys
 import time
 import zipfile
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
 from fsgen import cli, experiments
+from fsgen.conditional import ConditionalConfig, ConditionalPixelCNN
 from fsgen.datasets import DATA, OMNIGLOT_PARTS
 from fsgen.episodes import TASKS
 from fsgen.files import LOCK
@@ -450,6 +452,12 @@ def test_where_the_data_are(fsgen, refused, monkeypatch, tmp_path):
     assert code == 0 and "other images" in error
 
 
+def test_home_of_another_user(refused):
+    user = pwd.getpwall()[0]
+    assert cli.at_home(f"--out=~{user.pw_name}/x") == f"--out={user.pw_dir.rstrip('/')}/x"
+    assert "a home folder that is not known here" in refused("evaluate", "~no such user/run")
+
+
 def test_names_on_a_sheet(fsgen, tiny_run, tmp_path):
     runs = [tmp_path / name for name in ("a/$x_$", "a-b/support", "c/support")]
     for run in runs:
@@ -469,17 +477,36 @@ def test_names_on_a_sheet(fsgen, tiny_run, tmp_path):
         ("from fsgen.episodes import TASKS as R; R['x'] = 3", "TASKS['x'] = 3, which is no Callable"),
         ("from fsgen.datasets import DATA as R; R['x'] = print", "which is no DataSet"),
         ("from fsgen.experiments import FAMILIES as R; R.clear()", "leaves FAMILIES empty"),
+        ("from fsgen.experiments import GROUPS as R; R['x'] = ('no',)", "of tables that there are not: no"),
     ],
 )
 def test_import_of_no_use(refused, monkeypatch, tmp_path, module, said):
     (tmp_path / "hostile.py").write_text(module)
     monkeypatch.chdir(tmp_path)
-    for registry in (experiments.MODELS, experiments.FAMILIES, TASKS, DATA):  # as they were, afterwards
+    registries = experiments.MODELS, experiments.FAMILIES, experiments.GROUPS, TASKS, DATA
+    for registry in registries:  # to be as they were, afterwards
         for name in list(registry):
             monkeypatch.setitem(registry, name, registry[name])
         monkeypatch.setitem(registry, "x", registry[name])
     monkeypatch.delitem(sys.modules, "hostile", raising=False)
     assert said in refused("train", "--import", "hostile", "--help")
+
+
+def test_import_of_a_path(refused):
+    said = refused("train", "--import", "./mine.py")
+    assert "the name of a module, as in my_models, not './mine.py'" in said
+
+
+def test_setting_called_as_a_flag(refused, monkeypatch):
+    @dataclass(frozen=True)
+    class Config(ConditionalConfig):
+        out: int = 3
+
+    class Model(ConditionalPixelCNN):
+        config_class = Config
+
+    monkeypatch.setitem(experiments.MODELS, "mine", Model)
+    assert "can't call a setting out" in refused("train", "--model", "mine")
 
 
 def test_streams_that_can_t_take_it(command, tiny_run, tmp_path):
@@ -680,7 +707,7 @@ def test_score_of_own_drawing(fsgen, drawings):
     assert code == 0 and error == "fsgen: trained with 8 supports, given 9.\n"
 
 
-def test_bad_own_drawings(refused, drawings, tmp_path):
+def test_bad_own_drawings(refused, drawings, tmp_path, monkeypatch):
     text = tmp_path / "text.png"
     text.write_text("no picture")
     turned = Path(__file__).parent.parent / "data/weights/brief-inversion-24-attention.safetensors"
@@ -698,3 +725,5 @@ def test_bad_own_drawings(refused, drawings, tmp_path):
     bomb = tmp_path / "large.png"
     Image.new("1", (20_000, 20_000)).save(bomb)
     assert "large.png can't be used" in refused("score", "characters", bomb, "--support", drawings[0])
+    monkeypatch.setattr("fsgen.datasets.LARGEST_FILE", 100)
+    assert "0.png is too large" in refused("sample", "characters", "--support", drawings[0])

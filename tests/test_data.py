@@ -26,7 +26,7 @@ from PIL import Image
 
 from fsgen.datasets import DATA, OMNIGLOT_PARTS, list_folder, photographs
 from fsgen.experiments import MODELS, experiment_names, find_experiment
-from fsgen.files import LOCK, download
+from fsgen.files import LOCK, Files, download
 from fsgen.likelihood import InputError
 from fsgen.training import train
 
@@ -615,6 +615,19 @@ def test_names_with_dots_have_caches_of_their_own(tmp_path, monkeypatch):
         put(tmp_path / name, CLASSES)
         photographs("folder", 8, root=tmp_path / name)
     assert {path.name[:9] for path in (tmp_path / "cache").glob("*.npy")} == {"photos_v1", "photos_v2"}
+
+
+def test_folders_with_names_of_one_length(tmp_path):
+    put(tmp_path, [f"{letter}/train/1.png" for letter in "hgfedcba"])
+    assert Files(tmp_path).inner("train/") == "a/"
+
+
+def test_name_as_long_as_a_name_can_be(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSGEN_CACHE", str(tmp_path / "cache"))
+    name = "\u7167" * 85  # 255 bytes
+    put(tmp_path / name, CLASSES)
+    assert len(photographs("folder", 8, root=tmp_path / name).train) == 10
+    assert len(list((tmp_path / "cache").glob("*.npy"))) == 1
 
 
 def test_full_disk(tmp_path, monkeypatch):

@@ -3,13 +3,18 @@
 import re
 import subprocess
 import sys
+from configparser import ConfigParser
 from pathlib import Path
 
 import nbformat
 from nbclient import NotebookClient
 
-NBS = Path(__file__).resolve().parent.parent / "nbs"
-HEAVY = re.compile(r"^#\|\s*(eval:\s*false|notest|slow|cuda)\s*$", re.MULTILINE)
+ROOT = Path(__file__).resolve().parent.parent
+NBS = ROOT / "nbs"
+settings = ConfigParser()
+settings.read(ROOT / "settings.ini")
+flags = "|".join(settings["DEFAULT"]["tst_flags"].split())
+HEAVY = re.compile(rf"^#\|\s*(eval:\s*false|{flags})\s*$", re.MULTILINE)  # cells that nbdev_test skips
 WIDGET = "application/vnd.jupyter.widget-view+json"
 
 
@@ -33,4 +38,4 @@ if __name__ == "__main__":
         if not sys.argv[1:] or path.name.startswith(tuple(sys.argv[1:])):
             print(path.stem, flush=True)
             run(path)
-    subprocess.run([Path(sys.executable).with_name("nbdev_clean")], cwd=NBS.parent, check=True)
+    subprocess.run([Path(sys.executable).with_name("nbdev_clean")], cwd=ROOT, check=True)

@@ -342,7 +342,8 @@ def evaluate_command(
 
     Args:
         runs: run folders, .safetensors files, or names of models that come with fsgen
-        json: write the results there, as a list with a row for each run and split
+        json: write the results there, as a list with a row for each run and split; a test row has
+            `swap_cost`, nats/dim that the support set of another class costs (0: none is heard)
         episodes: number of episodes of a split, as many as there are test images if not given
         root: folder or zip of the data, if not where the runs say
         shots: images in a support set; if not given, as in training, or 1, 2, 4, ... where that mixed them

@@ -120,6 +120,7 @@ def paired_difference(
         f"Pairs need equal lengths of at least 2; got {tuple(a.shape)} and {tuple(b.shape)}.",
     )
     check(bool((a - b).isfinite().all()), "A difference of nats is not finite.")
+    check(resamples >= 1, f"resamples must be at least 1, not {resamples}.")
     sums, sizes = by_class(a - b, classes)
     check(len(sums) > 1, "An interval over classes needs more than one class.")
     generator = torch.Generator().manual_seed(seed)
@@ -173,6 +174,7 @@ def sample_sheet(
     seed: int = 0,
 ) -> Figure:
     "Supports, target, and samples of each model side by side, an episode a row; all get the same noise."
+    check(len(models) > 0, "There is no model to draw a sheet for.")
     groups = {"support": episodes.support, "target": episodes.target[:, None]}
     check(groups.keys().isdisjoint(models), f"No model can be called {' or '.join(groups)} on a sheet.")
     for name, model in models.items():
@@ -188,6 +190,13 @@ def recognised(
     left_out: Tensor,  # (b, m, c, h, w), images that an episode is not recognised by: its supports
 ) -> float:
     "The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class."
+    b = len(drawn)
+    check(b > 0, "There is no episode whose images are to be recognised.")
+    check(
+        b == len(classes) == len(left_out),
+        f"Images, classes and supports of the same episodes are needed, "
+        f"not of {b}, {len(classes)} and {len(left_out)}.",
+    )
     # not by a matrix product, which rounds: an image is at no distance from itself
     distances = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
     right, known = [], data.images.flatten(1).float()
@@ -206,6 +215,7 @@ def class_nats(
 ) -> Tensor:  # (n, k), on the CPU
     "Nats an image, given the support set of every class; the least of a row says of which class it is."
     support = [own[None] for own in support]
+    check(len(support) > 0, "There is no support set, and a class is told by one.")
     for one, name, dims in ((images, "The images", 4), *((own, "The support set", 5) for own in support)):
         model.check_images(one.cpu(), name, dims)  # a GPU's values are not looked at
     images = images.to(model.device)

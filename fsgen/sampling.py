@@ -710,6 +710,7 @@ def fixed_point_sample(
     `InputError` if one sweep more than there are dimensions was not enough: some logits depend on their own
     pixel or on later ones.
     """
+    check(shape[0] >= 1, f"The number of images must be at least 1, not {shape[0]}.")
     u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device).flatten()
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     settled = []

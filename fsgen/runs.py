@@ -290,7 +290,9 @@ class RunFolder:
             saved[f"checkpoint-{state['step']:08}.pt"] = state.get("facts")
         for name, facts in saved.items():
             if facts:
-                self.check_same(name, _experiment(facts["experiment"]), experiment)
+                with _explained(self.path / name):
+                    theirs = _experiment(facts["experiment"])
+                self.check_same(name, theirs, experiment)
         if there is None or not trained:
             if broken or trained:
                 check(

@@ -263,6 +263,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
             'fsgen.evaluation': { 'fsgen.evaluation.Difference': ('evaluation.html#difference', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.by_group': ('evaluation.html#by_group', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.by_seed': ('evaluation.html#by_seed', 'fsgen/evaluation.py'),
+                                  'fsgen.evaluation.check_paired': ('evaluation.html#check_paired', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.class_nats': ('evaluation.html#class_nats', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.comparison': ('evaluation.html#comparison', 'fsgen/evaluation.py'),
                                   'fsgen.evaluation.evaluate': ('evaluation.html#evaluate', 'fsgen/evaluation.py'),

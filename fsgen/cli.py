@@ -526,6 +526,7 @@ def sample_command(
     check(0 <= seed < SEEDS, f"seed must be at least 0 and below 2**64, not {seed}.")
     check(bool(runs), "Name at least one run folder, or a model that comes with fsgen: characters, say.")
     check(support != (), "Name the support set's image files, as in --support a.png b.png.")
+    check(root is None or not support, "With --support no data set is read; leave --root out.")
     check(bool(support) or not png, "--png is for an own support set; name its files by --support.")
     out = out or pictures_of(runs[0])
     check_writable(out / "samples.png")
@@ -1093,7 +1094,7 @@ def at_home(word: str) -> str:
     return flag + str(expand(path)) if path.startswith("~") else word
 
 # %% ../nbs/17_cli.ipynb #970438d4
-FULL = "The memory is full; use a smaller --batch or model, or fewer --episodes or --samples."
+FULL = "The memory is full; use a smaller --batch or model, or fewer --episodes, --samples or --shots."
 
 
 def answered(work: Callable[[], None]) -> tuple[int, str]:

@@ -541,6 +541,8 @@ def photographs(
     root: Path | str | None = None,  # data folder, or the set's own; `data_folder()` if None
 ) -> Splits:
     "A data set of photographs, RGB, shrunk to `size`."
+    known = [other for other, data in DATA.items() if data.list]
+    check(name in known, f"There is no data set of files called {name!r}; choose one of {', '.join(known)}.")
     return read_photographs(DATA[name].list(root), size, levels)
 
 # %% ../nbs/11_datasets.ipynb #56e54235

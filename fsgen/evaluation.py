@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'SWAPPED', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair',
-           'swap_cost', 'sample_sheet', 'recognised', 'class_nats', 'markdown', 'told_apart', 'table', 'comparison',
-           'by_seed', 'mean_of', 'spread', 'seed_table', 'shots_table']
+           'check_paired', 'swap_cost', 'sample_sheet', 'recognised', 'class_nats', 'markdown', 'told_apart', 'table',
+           'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table', 'shots_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
@@ -22,6 +22,7 @@ from torch import Tensor
 
 from .conditional import FewShotModel, in_eval_mode
 from .episodes import Episode, ImageSet, by_class, clustered_error, group
+from .files import few
 from .likelihood import InputError, check
 from .plots import image_sheet
 from .sampling import sample
@@ -150,12 +151,23 @@ def pair(
 SWAPPED = 64  # episodes that a swap is tried on, at most
 
 
+def check_paired(episodes: Episode, classes: Sequence[str] | None = None):
+    "`InputError` unless each support set has one target and, if classes are given, one of these."
+    sets, targets = map(len, episodes)
+    check(sets == targets, f"One target each: got {targets} for {sets} support sets.")
+    check(
+        classes is None or len(classes) == targets,
+        f"Every episode needs its class; got {classes and len(classes)} for {targets} episodes.",
+    )
+
+
 def swap_cost(
     model: FewShotModel,
     episodes: Episode,  # one target each
     classes: Sequence[str] | None = None,  # of each episode, as of `fixed_classes`; all differ if None
 ) -> float | None:  # nats/dim; None if there is one class
     "What another class's support set costs, on the first episodes: 0 for a model that hears no support set."
+    check_paired(episodes, classes)
     support, target = (part[:SWAPPED] for part in episodes)
     n = len(target)
     names = range(n) if classes is None else classes[:n]
@@ -175,6 +187,7 @@ def sample_sheet(
 ) -> Figure:
     "Supports, target, and samples of each model side by side, an episode a row; all get the same noise."
     check(len(models) > 0, "There is no model to draw a sheet for.")
+    check_paired(episodes)
     groups = {"support": episodes.support, "target": episodes.target[:, None]}
     check(groups.keys().isdisjoint(models), f"No model can be called {' or '.join(groups)} on a sheet.")
     for name, model in models.items():
@@ -191,18 +204,21 @@ def recognised(
 ) -> float:
     "The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class."
     b = len(drawn)
-    check(b > 0, "There is no episode whose images are to be recognised.")
+    check(drawn.shape[:2].numel() > 0, "There is no image to be recognised.")
     check(
         b == len(classes) == len(left_out),
         f"Images, classes and supports of the same episodes are needed, "
         f"not of {b}, {len(classes)} and {len(left_out)}.",
     )
+    unknown = set(classes) - set(data.names)
+    check(not unknown, f"The data have no class {few(sorted(unknown))}.")
     # not by a matrix product, which rounds: an image is at no distance from itself
     distances = partial(torch.cdist, compute_mode="donot_use_mm_for_euclid_dist")
     right, known = [], data.images.flatten(1).float()
     for images, name, own in zip(drawn, classes, left_out, strict=True):
         far = distances(images.flatten(1).float(), known)  # (n, all)
         far[:, (distances(own.flatten(1).float(), known) == 0).any(0)] = math.inf
+        check(bool(far.isfinite().any()), "All images of the data are left out.")
         right += [data.names[label] == name for label in data.labels[far.argmin(1)].tolist()]
     return statistics.mean(right)
 
@@ -219,7 +235,9 @@ def class_nats(
     for one, name, dims in ((images, "The images", 4), *((own, "The support set", 5) for own in support)):
         model.check_images(one.cpu(), name, dims)  # a GPU's values are not looked at
     images = images.to(model.device)
-    return torch.stack([model(images, own.to(model.device)).cpu() for own in support], 1)
+    nats = torch.stack([model(images, own.to(model.device)).cpu() for own in support], 1)
+    check(bool(nats.isfinite().all()), "The model gives nats that are not finite, which tell no class.")
+    return nats
 
 # %% ../nbs/16_evaluation.ipynb #0753b126
 def markdown(

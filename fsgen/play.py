@@ -17,7 +17,7 @@ import asyncio
 from collections.abc import Iterator
 from html import escape
 from io import BytesIO
-from itertools import count
+from itertools import chain, count
 from pathlib import Path
 
 import numpy as np
@@ -87,7 +87,9 @@ def draw_rows(
 ) -> Iterator[Tensor]:  # of (samples, c, h, w) uint8
     "The pixels of `sample`: the samples after each row, from top to bottom."
     u = torch.rand(samples, *model.shape, generator=torch.Generator().manual_seed(seed))
-    yield from CachedSampler(model, support[None], samples).rows(u, *check_given(None, None, u.shape))
+    sampler = CachedSampler(model, support[None].to(model.device), samples)
+    for images in sampler.rows(u, *check_given(None, None, u.shape)):
+        yield images.cpu()
 
 # %% ../nbs/24_play.ipynb #2a9740ad
 def where_it_looks(
@@ -98,7 +100,8 @@ def where_it_looks(
     j: int,
 ) -> Tensor:  # (s, h, w), the largest is 1
     "The attention weights of the pixel (i, j) of an image over the pixels of the support set."
-    weights = model.attention_map(image[None], model.context(support[None]))[0, i, j]  # (s, K, K)
+    image, support = image.to(model.device), support.to(model.device)
+    weights = model.attention_map(image[None], model.context(support[None]))[0, i, j].cpu()  # (s, K, K)
     of_pixels = torch.nn.functional.interpolate(weights[None], image.shape[1:])[0]
     return of_pixels / of_pixels.max()
 
@@ -159,7 +162,9 @@ class Sheet(Canvas):
         return (k % ACROSS * self.cell + j) * SCALE, (k // ACROSS * self.cell + i) * SCALE
 
     def pixel(self, x: float, y: float) -> tuple[int, int, int] | None:
-        "Number of the image, row and column at a place of the sheet; None between two images."
+        "Number of the image, row and column at a place of the sheet; None between two images or beside all."
+        if not (0 <= x < self.width and 0 <= y < self.height):
+            return None
         (across, j), (down, i) = (divmod(int(place // SCALE), self.cell) for place in (x, y))
         return (down * ACROSS + across, i, j) if max(i, j) < self.side else None
 
@@ -194,9 +199,10 @@ class Page(VBox):
         model: AttentionPixelCNN,  # of binary images, in eval mode
         folder: Path = Path("drawings"),  # where drawings are saved
     ):
+        square = isinstance(model, AttentionPixelCNN) and model.shape == (1, model.shape[-1], model.shape[-1])
         check(
-            isinstance(model, AttentionPixelCNN) and model.shape[0] == 1 and model.levels == 2,
-            "The page shows where an AttentionPixelCNN of binary images looks; the model is none.",
+            square and model.levels == 2,
+            "The page shows where an AttentionPixelCNN of square binary images looks; the model is none.",
         )
         self.model, self.folder, size = model, folder, model.shape[-1]
         glyphs(size)  # the other letters, built now and not after the first stroke
@@ -355,6 +361,9 @@ class Page(VBox):
 
     def save_all(self, *_):
         "Save every drawing as a PNG file that is named by its sign and number, in a folder of their own."
+        if not any(map(is_drawn, chain.from_iterable(self.drawings.values()))):
+            self.note.value = "nothing is drawn yet"
+            return
         folder = next(f for k in count(1) if not (f := self.folder / str(k)).exists())
         try:
             for sign, sheets in self.drawings.items():

@@ -721,6 +721,7 @@ def test_bad_own_drawings(refused, drawings, tmp_path, monkeypatch):
         assert said in refused("sample", model, "--support", *files, "--out", tmp_path)
     assert "nothing is drawn on it" in refused("score", "characters", drawings[4], "--support", drawings[0])
     assert "--support" in refused("sample", "characters", "--png")
+    assert "leave --root out" in refused("sample", "characters", "--support", drawings[0], "--root", tmp_path)
     assert "as in --support a.png" in refused("sample", "characters", "--support")
     bomb = tmp_path / "large.png"
     Image.new("1", (20_000, 20_000)).save(bomb)

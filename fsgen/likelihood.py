@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['PASSED_OVER', 'WINDOW', 'NEAREST', 'InputError', 'check', 'nll', 'nats_per_dim', 'bits_per_dim', 'earlier_pattern',
-           'count_patterns', 'count_logits', 'FullyVisible', 'invert_cdf', 'check_logits', 'check_given',
+           'count_patterns', 'count_logits', 'FullyVisible', 'invert_cdf', 'check_logits', 'check_given', 'draw_noise',
            'ancestral_sample', 'energy_score']
 
 # %% ../nbs/00_likelihood.ipynb #ec31ea67
@@ -131,7 +131,9 @@ def check_logits(
     logits: Tensor,  # (b, levels, ...)
     where: str,  # they were found, for the message
 ):
-    "`InputError` unless there is a distribution to draw from: a largest logit that is finite."
+    "`InputError` unless there is a distribution to draw from: a largest logit that is finite, of 256 levels."
+    levels = logits.shape[1]
+    check(levels <= 256, f"Pixels are drawn as uint8, of 256 levels at most, not {levels}.")
     check(
         bool(logits.amax(1).isfinite().all()),
         f"There is nothing to draw from {where}: the logits are NaN or infinite. "
@@ -164,6 +166,18 @@ def check_given(
     )
     return levels, keep.expand(*shape)
 
+# %% ../nbs/00_likelihood.ipynb #e7a41c95
+def draw_noise(
+    shape: Sequence[int],  # (b, c, h, w) of the images to draw
+    generator: torch.Generator | None = None,  # on the CPU; PyTorch's own if None
+) -> Tensor:  # of that shape, uniform in [0, 1)
+    "The numbers u that images are drawn from, the same for every sampler and every device."
+    check(
+        generator is None or isinstance(generator, torch.Generator) and generator.device.type == "cpu",
+        f"generator must be a torch.Generator on the CPU, not {generator!r}.",
+    )
+    return torch.rand(*shape, generator=generator, dtype=torch.float32)
+
 # %% ../nbs/00_likelihood.ipynb #2b86d9ae
 @torch.no_grad()
 def ancestral_sample(
@@ -177,16 +191,13 @@ def ancestral_sample(
 ) -> Tensor:  # (b, c, h, w) uint8
     "Draw images pixel by pixel, one call of `logits` a channel of a pixel."
     given, keep = (part.to(device) for part in check_given(given, keep, shape))
-    u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device)
+    u = draw_noise(shape, generator).to(device)
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     _, c, h, w = shape
     order = list(product(range(h), range(w)) if order is None else order)
     check(len({*order}) == len(order) == h * w, f"order must name each of the {h * w} places once.")
     for (i, j), k in product(order, range(c)):
         asked = logits(images)[:, :, k, i, j]  # (b, levels)
-        check(
-            asked.shape[1] <= 256, f"Pixels are drawn as uint8, of 256 levels at most, not {asked.shape[1]}."
-        )
         check_logits(asked, f"in channel {k} of pixel ({i}, {j})")
         drawn = invert_cdf(asked, u[:, k, i, j]).to(images)
         images[:, k, i, j] = torch.where(keep[:, k, i, j], given[:, k, i, j], drawn)

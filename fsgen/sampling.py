@@ -4,7 +4,7 @@
 
 # %% auto #0
 __all__ = ['REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer', 'PixelLayer', 'Lookup',
-           'BodyInputs', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
+           'BodyInputs', 'check_plain', 'check_inputs', 'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights',
            'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs', 'fast_weight_inputs', 'start_row',
            'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_groups', 'draw_scales', 'sample',
            'assert_same_pixels', 'fixed_point_sample']
@@ -32,8 +32,9 @@ from functools import partial
 from typing import NamedTuple, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.func import functional_call, vmap
+from torch.nn.utils.parametrize import is_parametrized
 
 from fsgen.attention import (
     Attention,
@@ -54,7 +55,7 @@ from fsgen.conditional import (
     in_eval_mode,
 )
 from .gated import FIRST_KERNEL, KERNEL, PixelCNN
-from .likelihood import ancestral_sample, check, check_given, check_logits, invert_cdf
+from .likelihood import ancestral_sample, check, check_given, check_logits, draw_noise, invert_cdf
 from .meta import FastWeights, MetaPixelCNN
 from .multiscale import FACTOR, GROUPS, MultiscalePixelCNN, ParallelBody, UpscalingBody, shrink
 from .union import CopyingPixelCNN
@@ -199,6 +200,20 @@ class BodyInputs(NamedTuple):
     lookup: Lookup | None = None  # if the body reads one
 
 
+def check_plain(
+    part: nn.Module,  # of a model, whose weights are read and whose `forward` isn't called
+    name: str,  # of it in the model
+):
+    "`InputError` if a module in it has forward hooks or computes its weights: the sampler heeds neither."
+    for inner, module in part.named_modules(prefix=name):
+        hooks = module._forward_hooks or module._forward_pre_hooks
+        check(
+            not hooks and not is_parametrized(module),
+            f"{inner} has {'forward hooks' if hooks else 'a parametrization'}, which the fast sampler "
+            f"does not heed: draw with ancestral_sample, from the model's logits.",
+        )
+
+
 def check_inputs(
     body: PixelCNN,
     inputs: BodyInputs,
@@ -267,6 +282,7 @@ class CachedBody:
             readers = (weights[f"layers.{depth}.lookup.weight"] for depth in range(body.middle, layers))
             read = torch.cat([weight.flatten(2).mT for weight in readers])
             self.lookup_matrix = read * gate_factors(weights)  # (layers/2*g, lookup_planes, 2*planes)
+            self.lookup_shape = count, read.shape[1]
 
     def clear(self):
         "Forget all rows."
@@ -308,7 +324,11 @@ class CachedBody:
         "Add the pixel's lookup to the sums of all layers that read it."
         g = len(self.gates)
         h = self.h_here[self.middle * g :][:g]  # (g, n, planes)
-        found = self.lookup(h.flatten(0, 1), j).view(*h.shape[:2], -1)
+        found = self.lookup(h.flatten(0, 1), j)
+        shape = tuple(getattr(found, "shape", ()))
+        if shape != self.lookup_shape:  # else the message would be made at every pixel
+            check(False, f"The lookup in BodyInputs must return shape {self.lookup_shape}, not {shape}.")
+        found = found.view(*h.shape[:2], -1)
         sums = self.sums[self.middle * g :]  # (layers/2*g, n, 2*planes)
         sums.baddbmm_(found.expand(len(sums) // g, -1, -1, -1).flatten(0, 1), self.lookup_matrix)
 
@@ -325,6 +345,7 @@ class AttentionLookup:
         memory: Memory,
         shape: Sequence[int],  # (height, width) of the images, pixels
     ):
+        check_plain(attention, "attention")
         self.attention, self.memory, linear = attention, memory, attention.query.linear
         temperature = 1 if attention.log_temperature is None else attention.log_temperature.exp()
         # the query's weights for the features of a pixel (planes, P), and for its place (places, P)
@@ -484,8 +505,14 @@ class CachedSampler:
         cls, body, known = type(model), type(getattr(model, "body", None)), PixelCNN
         if coarse is not None:  # the few-shot model of an upscaler is its base
             cls, known = cls.__base__, UpscalingBody
+        check(cls in SAMPLERS, f"{cls.__name__} has no entry in SAMPLERS: ancestral_sample draws from it.")
         check(body is known, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
+        check_plain(model.body, "body")
         inputs = SAMPLERS[cls](model, model.context(support), samples)
+        check(
+            isinstance(inputs, BodyInputs),
+            f"The entry of {cls.__name__} in SAMPLERS must return BodyInputs, not a {type(inputs).__name__}.",
+        )
         if coarse is not None:
             inputs = with_view(model.body, inputs, coarse)
         count, (channels, _, width) = len(support) * samples, model.shape
@@ -558,7 +585,9 @@ class CachedSampler:
         keep: Tensor,  # (b*samples, c, h, w), True where `given` is kept
     ) -> Iterator[Tensor]:  # of (b*samples, c, h, w) uint8, the same tensor each time
         "Draw row by row, from top to bottom: the images after each row, zeros below it."
-        images, self.inpaints = torch.zeros_like(u, dtype=torch.uint8), bool(keep.any())
+        self.inpaints = bool(keep.any())
+        with torch.inference_mode(False):  # an ordinary tensor, which the caller may change
+            images = torch.zeros_like(u, dtype=torch.uint8)
         self.start_row(0, u, given, keep)  # the rehearsal of a capture needs a row, too
         draw_row = self.captured()
         self.body.clear()  # of the rehearsal, or of images drawn before
@@ -635,7 +664,8 @@ def sample(
 ) -> Tensor:  # (b*samples, c, h, w) uint8, those of a support set in a row
     """Draw images exactly: the pixels of `ancestral_sample` for the same generator, far sooner.
 
-    Draws in eval mode. A class that is not in `SAMPLERS` is drawn by `ancestral_sample`, with a warning.
+    Draws in eval mode, without autocast. It changes the model meanwhile: one thread at a time may use it.
+    A class that is not in `SAMPLERS` is drawn by `ancestral_sample`, with a warning.
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
     check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")
@@ -646,17 +676,17 @@ def sample(
         model.check_images(given.cpu(), "given", 4)
     multiscale = type(model) is MultiscalePixelCNN
     few_shot = type(model.models[0] if multiscale else model)
-    if few_shot not in SAMPLERS:
-        name, passes = few_shot.__name__, shape[1] * shape[2] * shape[3]
-        said = f"{name} has no entry in SAMPLERS: it is drawn by the naive loop, {passes:,} passes."
-        warnings.warn(said, stacklevel=3)
-        logits = partial(model.logits, context=model.context(support))
-        return ancestral_sample(logits, shape, generator, device, given, keep, model.order)
-    u = torch.rand(*shape, generator=generator, dtype=torch.float32)
-    noise_and_kept = [part.to(device) for part in (u, *kept)]
-    if multiscale:
-        return draw_scales(model, support, samples, *noise_and_kept)[-1]
-    return CachedSampler(model, support, samples).draw(*noise_and_kept)
+    with torch.autocast(device.type, enabled=False):
+        if few_shot not in SAMPLERS:
+            name, passes = few_shot.__name__, shape[1] * shape[2] * shape[3]
+            said = f"{name} has no entry in SAMPLERS: it is drawn by the naive loop, {passes:,} passes."
+            warnings.warn(said, stacklevel=3)
+            logits = partial(model.logits, context=model.context(support))
+            return ancestral_sample(logits, shape, generator, device, given, keep, model.order)
+        noise_and_kept = [part.to(device) for part in (draw_noise(shape, generator), *kept)]
+        if multiscale:
+            return draw_scales(model, support, samples, *noise_and_kept)[-1]
+        return CachedSampler(model, support, samples).draw(*noise_and_kept)
 
 # %% ../nbs/15_sampling.ipynb #22dd0030
 TIE = 2e-6  # from a border between two levels, within which rounding decides
@@ -673,16 +703,16 @@ def assert_same_pixels(
 
     It accepts that an image parts from the naive loop at a tie: at the first pixel that differs, u lies
     within `TIE` of a border between two levels, where float32 sums taken in another order may fall on either
-    side. What follows that pixel is another image, and is not compared. `InputError` if the weights have less
-    than float32's precision: rounding then moves the borders themselves.
+    side. What follows that pixel is another image, and is not compared. `InputError` if the weights or
+    autocast have less than float32's precision: rounding then moves the borders themselves.
     """
-    dtype = next(model.parameters()).dtype
+    shape, device, on = (len(support) * samples, *model.shape), model.device, model.device.type
+    dtype = torch.get_autocast_dtype(on) if torch.is_autocast_enabled(on) else next(model.parameters()).dtype
     check(dtype.itemsize >= 4, f"Compare in float32 or float64: in {dtype} both samplers round too much.")
-    shape, device = (len(support) * samples, *model.shape), model.device
     logits, noise = partial(model.logits, context=model.context(support.to(device))), torch.Generator()
     naive = ancestral_sample(logits, shape, noise.manual_seed(seed), device, order=model.order)
     drawn = sample(model, support, samples, noise.manual_seed(seed))
-    u = torch.rand(*shape, generator=noise.manual_seed(seed), dtype=torch.float32).to(device)
+    u = draw_noise(shape, noise.manual_seed(seed)).to(device)
     rows, columns = zip(*model.order, strict=True)
     differ, u = (x[..., rows, columns].mT.flatten(1) for x in (naive != drawn, u))  # (b*samples, h*w*c)
     parted = differ.any(1).nonzero().flatten().tolist()
@@ -711,7 +741,7 @@ def fixed_point_sample(
     pixel or on later ones.
     """
     check(shape[0] >= 1, f"The number of images must be at least 1, not {shape[0]}.")
-    u = torch.rand(*shape, generator=generator, dtype=torch.float32).to(device).flatten()
+    u = draw_noise(shape, generator).to(device).flatten()
     images = torch.zeros(*shape, dtype=torch.uint8, device=device)
     settled = []
     while not settled or settled[-1].min() < images[0].numel():

@@ -652,9 +652,9 @@ TABLES |= {
         MAIN_ROWS | {"meta-slower": dict(model="meta", learning_rate=7e-3)} | COPYING_ROWS,
         to="attention",
         best={
-            "no-support": 1.5e-2, "conditional": 1.5e-2, "places": 1.5e-2, "mean-image": 1.5e-2, "meta": 1.5e-2,
+            "no-support": 1.5e-2, "conditional": 1.5e-2, "places": 1.5e-2, "mean-image": 1.5e-2,
             "attention-uniform": 7e-3, "attention": 1.5e-2, "copying": 1.5e-2, "place-meta": 1.5e-2,
-            **{row: "copying" for row in COPYING_ROWS},
+            "meta": 1.5e-2, **{row: "copying" for row in COPYING_ROWS},
         },
         claims=(
             "attention-uniform", "attention",

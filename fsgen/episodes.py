@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'GLYPH_SIZES', 'characters', 'products', 'SHIFT', 'inversion',
            'identity', 'shift', 'TASKS', 'MOVE', 'ANGLE', 'SHEAR', 'ZOOM', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits',
-           'render', 'is_test', 'glyphs', 'same_class', 'augmented', 'fixed_episodes', 'fixed_classes', 'by_class',
-           'clustered_error', 'group', 'choose', 'held_out']
+           'render', 'is_test', 'glyphs', 'same_class', 'augmented', 'fixed_episodes', 'fixed_classes', 'check_classes',
+           'by_class', 'clustered_error', 'group', 'choose', 'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
@@ -319,6 +319,11 @@ def fixed_classes(
     return [data.names[label] for label in data.labels.cpu()[indices].tolist()]
 
 # %% ../nbs/03_episodes.ipynb #e46c49d2
+def check_classes(classes: Sequence[str], n: int):
+    "`InputError` unless there is a class for each of n episodes."
+    check(len(classes) == n, f"Every episode needs its class; got {len(classes)} for {n} episodes.")
+
+
 def by_class(
     values: Tensor,  # (n,)
     classes: Sequence[str] | None,  # of each value, by name; if None, each is of a class of its own
@@ -327,10 +332,7 @@ def by_class(
     values = values.double().cpu()
     if classes is None:
         return values, torch.ones_like(values)
-    check(
-        len(classes) == len(values),
-        f"Every episode needs its class; got {len(classes)} for {len(values)} episodes.",
-    )
+    check_classes(classes, len(values))
     place = {name: k for k, name in enumerate(dict.fromkeys(classes))}
     which = torch.tensor([place[name] for name in classes])
     return values.new_zeros(len(place)).index_add(0, which, values), torch.bincount(which).double()

@@ -4,8 +4,8 @@
 
 # %% auto #0
 __all__ = ['FIRST', 'SWAPPED', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair',
-           'check_paired', 'swap_cost', 'sample_sheet', 'recognised', 'class_nats', 'markdown', 'told_apart', 'table',
-           'comparison', 'by_seed', 'mean_of', 'spread', 'seed_table', 'shots_table']
+           'swap_cost', 'sample_sheet', 'recognised', 'class_nats', 'markdown', 'told_apart', 'table', 'comparison',
+           'by_seed', 'mean_of', 'spread', 'seed_table', 'shots_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
@@ -21,12 +21,12 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .conditional import FewShotModel, in_eval_mode
-from .episodes import Episode, ImageSet, by_class, clustered_error, group
+from .episodes import Episode, ImageSet, by_class, check_classes, clustered_error, group
 from .files import few
 from .likelihood import InputError, check
 from .plots import image_sheet
 from .sampling import sample
-from .training import episode_nats
+from .training import check_one_target, episode_nats
 
 # %% ../nbs/16_evaluation.ipynb #1a18bfa3
 def origin(model: FewShotModel) -> dict:
@@ -151,23 +151,15 @@ def pair(
 SWAPPED = 64  # episodes that a swap is tried on, at most
 
 
-def check_paired(episodes: Episode, classes: Sequence[str] | None = None):
-    "`InputError` unless each support set has one target and, if classes are given, one of these."
-    sets, targets = map(len, episodes)
-    check(sets == targets, f"One target each: got {targets} for {sets} support sets.")
-    check(
-        classes is None or len(classes) == targets,
-        f"Every episode needs its class; got {classes and len(classes)} for {targets} episodes.",
-    )
-
-
 def swap_cost(
     model: FewShotModel,
     episodes: Episode,  # one target each
     classes: Sequence[str] | None = None,  # of each episode, as of `fixed_classes`; all differ if None
 ) -> float | None:  # nats/dim; None if there is one class
     "What another class's support set costs, on the first episodes: 0 for a model that hears no support set."
-    check_paired(episodes, classes)
+    check_one_target(episodes)
+    if classes is not None:
+        check_classes(classes, len(episodes.target))
     support, target = (part[:SWAPPED] for part in episodes)
     n = len(target)
     names = range(n) if classes is None else classes[:n]
@@ -187,7 +179,7 @@ def sample_sheet(
 ) -> Figure:
     "Supports, target, and samples of each model side by side, an episode a row; all get the same noise."
     check(len(models) > 0, "There is no model to draw a sheet for.")
-    check_paired(episodes)
+    check_one_target(episodes)
     groups = {"support": episodes.support, "target": episodes.target[:, None]}
     check(groups.keys().isdisjoint(models), f"No model can be called {' or '.join(groups)} on a sheet.")
     for name, model in models.items():
@@ -207,7 +199,7 @@ def recognised(
     check(drawn.shape[:2].numel() > 0, "There is no image to be recognised.")
     check(
         b == len(classes) == len(left_out),
-        f"Images, classes and supports of the same episodes are needed, "
+        "Images, classes and supports of the same episodes are needed, "
         f"not of {b}, {len(classes)} and {len(left_out)}.",
     )
     unknown = set(classes) - set(data.names)

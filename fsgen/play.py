@@ -33,7 +33,7 @@ from .datasets import find_ink, shrink_ink, usable_image
 from .episodes import glyphs
 from .evaluation import class_nats
 from .files import write
-from .likelihood import InputError, check, check_given
+from .likelihood import InputError, check, check_given, draw_noise
 from .sampling import CachedSampler
 
 # %% ../nbs/24_play.ipynb #25f5a339
@@ -86,9 +86,10 @@ def draw_rows(
     seed: int = 0,
 ) -> Iterator[Tensor]:  # of (samples, c, h, w) uint8
     "The pixels of `sample`: the samples after each row, from top to bottom."
-    u = torch.rand(samples, *model.shape, generator=torch.Generator().manual_seed(seed))
+    u = draw_noise((samples, *model.shape), torch.Generator().manual_seed(seed))
+    parts = (part.to(model.device) for part in (u, *check_given(None, None, u.shape)))
     sampler = CachedSampler(model, support[None].to(model.device), samples)
-    for images in sampler.rows(u, *check_given(None, None, u.shape)):
+    for images in sampler.rows(*parts):
         yield images.cpu()
 
 # %% ../nbs/24_play.ipynb #2a9740ad

@@ -4,9 +4,9 @@
 
 # %% auto #0
 __all__ = ['ALONE', 'LAUNCHERS', 'LOG_EVERY', 'M_TRIM_THRESHOLD', 'M_MMAP_THRESHOLD', 'KEPT_BYTES', 'training_episodes',
-           'episode_nats', 'make_optimizer', 'average_decay', 'microbatches', 'check_launch', 'make_accelerator',
-           'CapturedBackward', 'Run', 'StopSignals', 'Lossy', 'Meter', 'tracking', 'measure', 'loop', 'keep_memory',
-           'train']
+           'check_one_target', 'episode_nats', 'make_optimizer', 'average_decay', 'microbatches', 'check_launch',
+           'make_accelerator', 'CapturedBackward', 'Run', 'StopSignals', 'Lossy', 'Meter', 'tracking', 'measure',
+           'loop', 'keep_memory', 'train']
 
 # %% ../nbs/14_training.ipynb #0820c3b8
 import contextlib
@@ -72,6 +72,12 @@ def training_episodes(
     return augmented(episode, experiment.turns, experiment.affine, generator)
 
 # %% ../nbs/14_training.ipynb #d981c68f
+def check_one_target(episodes: Episode):
+    "`InputError` unless each support set has one target."
+    sets, targets = map(len, episodes)
+    check(sets == targets, f"One target each: got {targets} for {sets} support sets.")
+
+
 @in_eval_mode
 def episode_nats(
     model: FewShotModel,
@@ -81,7 +87,7 @@ def episode_nats(
     "Nats/dim of every episode, measured in eval mode whatever mode the model is in."
     support, target = episodes
     check(batch >= 1, f"batch, the episodes at a time, must be at least 1, not {batch}.")
-    check(len(support) == len(target), f"One target each: got {len(target)} for {len(support)} support sets.")
+    check_one_target(episodes)
     model.check_images(support.cpu(), "The support set", 5)  # a GPU's values are not looked at
     model.check_images(target.cpu(), "The images", 4)
     parts = zip(*(part.split(batch) for part in episodes), strict=True)

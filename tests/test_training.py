@@ -127,6 +127,21 @@ def test_killed_at_random_moments(tmp_path):
     assert_same_bits(out, tmp_path / "whole")
 
 
+def test_buffer_that_is_not_finite(tmp_path, monkeypatch):
+    "Refused before the first step, by its name, and nothing is saved."
+
+    class Masked(MODELS["conditional"]):
+        def __init__(self, *args):
+            super().__init__(*args)
+            self.register_buffer("mask", torch.full((2, 2), -torch.inf).triu(1))
+
+    monkeypatch.setitem(MODELS, "masked", Masked)
+    with pytest.raises(InputError, match="mask of the model masked is not finite before training"):
+        train(TINY.vary(model="masked"), tmp_path)
+    folder = RunFolder(tmp_path)
+    assert not folder.checkpoints() and not folder.weights.exists()
+
+
 def test_checkpoint_cut_short(tmp_path, capsys):
     for name in ("whole", "cut"):
         train(TINY, tmp_path / name)

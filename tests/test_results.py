@@ -60,6 +60,27 @@ def test_demo():
     assert copying["recognised"] >= 0.8 * copying["recognised_real"] and summary["recognised"] < 0.1
 
 
+def test_one_shot():
+    "Of the 400 drawings of the one-shot runs a lookup misreads a sixth at most, and the summary most."
+    errors = json.loads((ROOT / "data/one_shot.json").read_text())["errors"]
+    for way in ("one way", "both ways"):
+        copying, attention, summary = (errors[name][way] for name in ("copying", "attention", "conditional"))
+        assert len(copying) == len(attention) == len(summary) == 20
+        assert sum(copying) < sum(attention) <= 20 / 6 and sum(summary) > 20 / 2
+
+
+def test_a_dead_inner_loss_hears_nothing():
+    "Where no channel of g's last ReLU is ever on, and only there, another class's support set costs nothing."
+    known = json.loads((ROOT / "data/rates.json").read_text()) + [
+        row for row in ROWS if row["split"] == "test"
+    ]
+    costs = {row["experiment"]: row.get("swap_cost") for row in known}
+    rows = json.loads((ROOT / "data/living.json").read_text())
+    assert len(rows) == 8
+    for row in rows:
+        assert (costs[row["experiment"]] == 0) == (row["living"][-1] == 0)
+
+
 def test_more_inner_steps():
     "At equal updates more steps down the likelihood gain, and longer training with one gains as much."
     one, three, five, longer = (

@@ -4,7 +4,8 @@
 
 # %% auto #0
 __all__ = ['INCHES', 'LETTER', 'AVERAGED', 'LINES', 'DIMMED', 'WAYS', 'BOARD', 'NORMAL_95', 'SIDE', 'LEFT', 'NAT', 'MOST', 'draw',
-           'image_sheet', 'episode_sheet', 'column_map', 'attention_path', 'curves', 'BodyDiagram', 'Row', 'Scoreboard']
+           'image_sheet', 'episode_sheet', 'column_map', 'attention_path', 'curves', 'Diagram', 'BodyDiagram',
+           'LoopsDiagram', 'Row', 'Scoreboard']
 
 # %% ../nbs/09_plots.ipynb #77fb9f71
 import base64
@@ -141,20 +142,15 @@ LINES, DIMMED = "#57606a", "#b6bcc4"  # colours: of the body, and of a way that 
 WAYS = {"summary": "#1f6feb", "memory": "#d1580b", "gradient": "#1a7f37"}  # in which a support set speaks
 
 
-class BodyDiagram:
-    "The one body of all models, and where a support set enters it: a picture that a notebook shows as SVG."
+class Diagram:
+    "Boxes, lines of text and arrows, which a notebook shows as SVG."
 
     def __init__(
         self,
-        *lit: str,  # keys of `WAYS` to show in their colours
+        height: int,  # the width is 760
     ):
-        colours = {way: colour if way in lit else DIMMED for way, colour in WAYS.items()}
-        self.parts = ['<rect width="760" height="276" fill="#fff"/>']  # readable on a dark page, too
-        self.tips = {LINES, *colours.values()}
-        self.draw_gradient(colours["gradient"])
-        self.draw_summary(colours["summary"])
-        self.draw_memory(colours["memory"])
-        self.draw_body()
+        self.height, self.tips = height, set()
+        self.parts = [f'<rect width="760" height="{height}" fill="#fff"/>']  # readable on a dark page, too
 
     def write(self, x: int, y: int, line: str, colour: str = LINES, anchor: str = "middle"):
         "A line of text; what stands after _ is a subscript."
@@ -169,10 +165,37 @@ class BodyDiagram:
         for k, line in enumerate(lines):
             self.write(x + w // 2, y + h // 2 + 4 + 14 * k - 7 * (len(lines) - 1), line, colour)
 
-    def arrows(self, *paths: str, colour: str = LINES):
+    def arrows(self, *paths: str, colour: str = LINES, dashed: bool = False):
         "Lines along SVG paths, with tips."
+        self.tips.add(colour)
         how = f'stroke="{colour}" stroke-width="1.5" marker-end="url(#tip-{colour[1:]})"'
+        how += ' stroke-dasharray="4 3"' * dashed
         self.parts += [f'<path d="{path}" fill="none" {how}/>' for path in paths]
+
+    def _repr_svg_(self) -> str:
+        shape = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
+        tips = (
+            f'<marker id="tip-{c[1:]}" {shape}><path d="M0 0L8 4L0 8z" fill="{c}"/></marker>'
+            for c in sorted(self.tips)
+        )
+        size = f'viewBox="0 0 760 {self.height}" width="760" style="font: 12px system-ui, sans-serif"'
+        drawn = "".join([f"<defs>{''.join(tips)}</defs>", *self.parts])
+        return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{drawn}</svg>'
+
+# %% ../nbs/09_plots.ipynb #5d2c71e0
+class BodyDiagram(Diagram):
+    "The one body of all models, and where a support set enters it."
+
+    def __init__(
+        self,
+        *lit: str,  # keys of `WAYS` to show in their colours
+    ):
+        super().__init__(276)
+        colours = {way: colour if way in lit else DIMMED for way, colour in WAYS.items()}
+        self.draw_gradient(colours["gradient"])
+        self.draw_summary(colours["summary"])
+        self.draw_memory(colours["memory"])
+        self.draw_body()
 
     def draw_body(self):
         self.write(58, 202, "x_<t")
@@ -206,15 +229,47 @@ class BodyDiagram:
         said = "the weights of this task: one step down the inner loss of s"
         self.write(160, 258, said, colour, "start")
 
-    def _repr_svg_(self) -> str:
-        shape = 'viewBox="0 0 8 8" refX="7" refY="4" markerWidth="7" markerHeight="7" orient="auto"'
-        tips = (
-            f'<marker id="tip-{c[1:]}" {shape}><path d="M0 0L8 4L0 8z" fill="{c}"/></marker>'
-            for c in sorted(self.tips)
-        )
-        size = 'viewBox="0 0 760 276" width="760" style="font: 12px system-ui, sans-serif"'
-        drawn = "".join([f"<defs>{''.join(tips)}</defs>", *self.parts])
-        return f'<svg xmlns="http://www.w3.org/2000/svg" {size}>{drawn}</svg>'
+# %% ../nbs/09_plots.ipynb #9b64e2d5
+class LoopsDiagram(Diagram):
+    "An inner step and its target, and the way of the outer gradient back to all that is learned."
+
+    def __init__(self):
+        super().__init__(264)
+        self.colour = WAYS["gradient"]
+        frame = 'x="8" y="8" width="744" height="148" rx="9" fill="none"'
+        self.parts.append(f'<rect {frame} stroke="{DIMMED}" stroke-width="1.5"/>')
+        self.write(24, 32, "inner loop: once for each task", anchor="start")
+        self.draw_step()
+        self.write(24, 218, "outer loop:", anchor="start")
+        self.write(24, 234, "over all tasks", anchor="start")
+        self.draw_learned()
+
+    def back(self, *paths: str):
+        "Ways of the outer gradient."
+        self.arrows(*paths, colour=self.colour, dashed=True)
+
+    def draw_step(self):
+        self.box(24, 68, 80, 44, "support", "set s")
+        self.box(160, 68, 110, 44, "inner loss", "of s under θ")
+        self.box(326, 68, 84, 44, "its slope", "∇L_inner", colour=self.colour)
+        self.box(466, 68, 116, 44, "fast weights", "θ′ = θ − α∇L_inner")
+        self.box(638, 68, 106, 44, "target’s NLL", "−log P(x; θ′)")
+        self.box(648, 18, 86, 28, "target x")
+        self.arrows("M104 90H158", "M270 82H324", "M582 82H636", "M691 46V66")
+        self.arrows("M410 82H464", colour=self.colour)
+        self.back("M638 98H584", "M466 98H412", "M326 98H272")
+        self.write(368, 132, "through the slope: second order", self.colour)
+
+    def draw_learned(self):
+        self.box(150, 206, 110, 44, "w, weights of g:", "a learned loss")
+        self.box(304, 206, 122, 44, "θ, slow weights:", "the start")
+        self.box(482, 206, 100, 44, "α, size", "of the step")
+        self.arrows("M186 206V114", "M330 206V186H232V114", "M390 206V170H484V114", "M526 206V114")
+        self.back("M204 112V204", "M248 112V170H346V204", "M500 112V186H406V204", "M544 112V204")
+        for y, said in ((222, "the inner gradient"), (242, "the outer gradient")):
+            self.write(634, y, said, self.colour, "start")
+        self.arrows("M600 218H626", colour=self.colour)
+        self.back("M626 238H600")
 
 # %% ../nbs/09_plots.ipynb #7beeef82
 class Row(NamedTuple):

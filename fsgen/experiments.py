@@ -7,9 +7,10 @@ __all__ = ['MODELS', 'LOSSES', 'CAPTURED', 'MOST_STEPS', 'MOST_SHOTS', 'FLAGS', 
            'FLIP', 'OMNIGLOT', 'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS',
            'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS',
            'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'SCALES_ROWS',
-           'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS', 'TABLES',
-           'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment', 'make_model',
-           'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
+           'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS', 'CATEGORIES_RATES',
+           'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment',
+           'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
+           'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -449,6 +450,7 @@ FAMILIES: dict[str, Family] = {
     "brief-products-32": Family(BRIEF_PRODUCTS),
     "brief-eth80-32": Family(BRIEF_ETH80),
     "brief-eth80-16": Family(BRIEF_ETH80 | dict(size=16, levels=8)),
+    "brief-eth80-16-categories": Family(BRIEF_ETH80 | dict(root="ETH-80-categories", size=16, levels=8)),
     "energy": Family(BRIEF_ETH80 | dict(size=16, levels=8, planes=24, steps=400)),
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),
@@ -570,7 +572,7 @@ LEVEL_ROWS = {  # copying that remembers the level that stood there, as a one-ho
 }
 SCALES_ROWS = {  # coarse to fine, chapter 08
     f"{model}-scales": dict(model=model, scales=3) for model in ("conditional", "attention", "copying")
-}
+} | {"copying-output-error-scales": dict(model="copying", value="output error", scales=3)}
 ERROR_ROWS = {  # copying with a gradient in what it remembers
     f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
     for value in ("output error", "error", "patch and error")
@@ -589,6 +591,10 @@ SLOWER_ROWS = {  # at a rate that the encoder of f(s) survives (chapter 23)
 }
 ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS
 FASTER_ROWS = {"attention-faster": dict(model="attention", learning_rate=COLOUR_RATES[1])}  # a close second
+CATEGORIES_RATES = {
+    "no-support": 1.5e-2, "mean-image": 1.5e-2,
+    **{row: 7e-3 for row in ("conditional", "attention", "copying", "copying-output-error")},
+}  # fmt: skip
 
 TABLES: dict[str, Table] = {
     "brief-4shot": Table("brief-4shot", MAIN_ROWS, to="attention"),
@@ -609,6 +615,10 @@ TABLES: dict[str, Table] = {
             **{row: "attention" for row in ("attention-uniform", "attention-scales")},
             **{row: "copying" for row in ETH80_ROWS if row.startswith("copying-")},
         },
+    ),
+    "brief-eth80-16-categories": Table(  # cows and cars held out (chapter 22), at the rates of all objects
+        "brief-eth80-16-categories",
+        {row: ETH80_ROWS[row] for row in CATEGORIES_RATES}, to="attention", best=CATEGORIES_RATES,
     ),
     "brief-eth80-32": Table(
         "brief-eth80-32", ETH80_ROWS, to="attention", tries=COLOUR_RATES,

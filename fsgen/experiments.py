@@ -583,7 +583,7 @@ COPYING_ROWS = ERROR_ROWS | {  # or beside it
     "stepped-copying-without-step": dict(model="stepped-copying", inner_rate=0.0),
 }
 
-# %% ../nbs/12_experiments.ipynb #3f2cba9b
+# %% ../nbs/12_experiments.ipynb #5020e518
 COLOUR_RATES = (7e-3, 1.5e-2, 3e-2)  # at 3e-3 a brief training ends far too soon
 SLOWER_ROWS = {  # at a rate that the encoder of f(s) survives (chapter 23)
     f"{row}-slower": dict(model=row, learning_rate=COLOUR_RATES[0])
@@ -596,6 +596,7 @@ CATEGORIES_RATES = {
     **{row: 7e-3 for row in ("conditional", "attention", "copying", "copying-output-error")},
 }  # fmt: skip
 
+# %% ../nbs/12_experiments.ipynb #3f2cba9b
 TABLES: dict[str, Table] = {
     "brief-4shot": Table("brief-4shot", MAIN_ROWS, to="attention"),
     "brief-inversion-24": Table(

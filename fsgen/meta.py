@@ -130,6 +130,8 @@ class MetaPixelCNN(FewShotModel):
         )
         body = self.body_class(shape[0], levels, config)
         self.inner_loss = self.loss_class(body, learned, config.g_stride)
+        if learned:
+            config.initialise(self.inner_loss.g)
         self.log_rates = None
         if config.learned_rates != "no":
             steps = config.inner_steps if config.learned_rates == "by step" else 1

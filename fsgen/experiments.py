@@ -742,7 +742,7 @@ TABLES |= {
 }  # fmt: skip
 
 # %% ../nbs/12_experiments.ipynb #56dc0b05
-STARTED_ROWS = "no-support", "conditional", "places", "mean-image", "attention", "copying"
+STARTED_ROWS = "no-support", "conditional", "places", "mean-image", "attention", "copying", "meta"
 
 TABLES |= {
     "glyphs-init": Table(  # and on glyphs, which are black or white

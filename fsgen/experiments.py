@@ -752,7 +752,7 @@ TABLES |= {
         to="attention",
         best={
             **{row: 1.5e-2 for row in STARTED_ROWS},
-            "conditional-scaled": 1.5e-2, "mean-image-scaled": 1.5e-2, "attention-scaled": 1.5e-2,
+            **{f"{row}-scaled": 1.5e-2 for row in ("conditional", "mean-image", "attention", "meta")},
             "no-support-scaled": "conditional-scaled", "places-scaled": "conditional-scaled",
             "copying-scaled": "attention-scaled",
         },

@@ -134,6 +134,8 @@ def _explained(path):
         raise InputError(f"{path}: {error}") from error
     except MemoryError as error:
         raise InputError(f"{path} needs more memory than there is.") from error
+    except OSError as error:
+        raise InputError(f"{path} can't be read: {error.strerror or error}.") from error
     except Exception as error:
         reason = " ".join(str(error).split())[:TOLD] or type(error).__name__
         raise InputError(f"{path} is broken or not fsgen's ({reason}); train again.") from error
@@ -277,7 +279,7 @@ class RunFolder:
         except FileNotFoundError:
             there = None
         except OSError as error:
-            raise InputError(f"{config} can't be read: {error.strerror}.") from error
+            raise InputError(f"{config} can't be read: {error.strerror or error}.") from error
         except ValueError as error:
             there, broken = None, f"is broken ({str(error).rstrip('.')})"
         state, weights = self.state(), self.facts()

@@ -262,6 +262,7 @@ class Run:
                     losses = self.shared(part.target, part.support, loss)
                 n = len(part.target)
                 check(losses.shape == (n,), f"The loss must have shape ({n},), not {tuple(losses.shape)}.")
+                check(losses.requires_grad, "The loss has no gradient: detached, or rounded to integers.")
                 mean = losses.mean() / math.prod(self.model.shape) / parts
                 mean.backward()
             total += mean.detach()

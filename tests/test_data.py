@@ -28,6 +28,7 @@ from fsgen.datasets import DATA, OMNIGLOT_PARTS, list_folder, photographs
 from fsgen.experiments import MODELS, experiment_names, find_experiment
 from fsgen.files import LOCK, Files, download
 from fsgen.likelihood import InputError
+from fsgen.runs import load
 from fsgen.training import train
 
 SMALL = "--layers 2 --planes 8 --skip 8 --batch 2 --steps 2 --precision float32 --validate 0".split()
@@ -339,6 +340,13 @@ def test_folder_or_file_that_can_not_be_read(nobody, monkeypatch):
     (folder / "photos/a/0.png").chmod(0)
     with other(), pytest.raises(InputError, match="photos/a/0.png can't be read: Permission denied"):
         photographs("folder", 8, root=folder / "photos")
+
+
+def test_weights_that_can_not_be_read(nobody):
+    folder, other = nobody
+    (folder / "weights.safetensors").touch(0)
+    with other(), pytest.raises(InputError, match="weights.safetensors can't be read: Permission denied"):
+        load(folder / "weights.safetensors")
 
 
 def test_cache_that_can_only_be_read(nobody, monkeypatch):

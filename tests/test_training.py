@@ -15,7 +15,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from fsgen.experiments import MODELS, Experiment, read_data
+from fsgen.experiments import LOSSES, MODELS, Experiment, read_data
 from fsgen.likelihood import InputError
 from fsgen.runs import RunFolder
 from fsgen.training import train
@@ -125,6 +125,14 @@ def test_killed_at_random_moments(tmp_path):
         assert len(RunFolder(out).checkpoints()) <= 3
     train(experiment, out, splits)
     assert_same_bits(out, tmp_path / "whole")
+
+
+@pytest.mark.parametrize("spoil", [torch.Tensor.detach, torch.Tensor.long])
+def test_loss_without_gradient(tmp_path, monkeypatch, spoil):
+    nll = LOSSES["nll"]
+    monkeypatch.setitem(LOSSES, "nll", lambda logits, images: spoil(nll(logits, images)))
+    with pytest.raises(InputError, match="The loss has no gradient: detached, or rounded to integers"):
+        train(TINY, tmp_path / "run")
 
 
 def test_buffer_that_is_not_finite(tmp_path, monkeypatch):

@@ -571,7 +571,8 @@ LEVEL_ROWS = {  # copying that remembers the level that stood there, as a one-ho
     for value in ("level", "patch and level")
 }
 SCALES_ROWS = {  # coarse to fine, chapter 08
-    f"{model}-scales": dict(model=model, scales=3) for model in ("conditional", "attention", "copying")
+    f"{model}-scales": dict(model=model, scales=3)
+    for model in ("no-support", "conditional", "attention", "copying")
 } | {"copying-output-error-scales": dict(model="copying", value="output error", scales=3)}
 ERROR_ROWS = {  # copying with a gradient in what it remembers
     f"copying-{value.replace(' ', '-')}": dict(model="copying", value=value)
@@ -612,7 +613,8 @@ TABLES: dict[str, Table] = {
         "brief-eth80-16", ETH80_ROWS | FASTER_ROWS, to="attention", tries=COLOUR_RATES,
         best={
             "conditional": 7e-3, "attention": 7e-3, "copying": 7e-3,
-            "no-support": 1.5e-2, "places": 7e-3, "mean-image": 1.5e-2, "conditional-scales": "conditional",
+            "no-support": 1.5e-2, "places": 7e-3, "mean-image": 1.5e-2,
+            "no-support-scales": "conditional", "conditional-scales": "conditional",
             **{row: "attention" for row in ("attention-uniform", "attention-scales")},
             **{row: "copying" for row in ETH80_ROWS if row.startswith("copying-")},
         },

@@ -58,6 +58,17 @@ def test_equations_and_directives_are_gone(pages):
         assert not re.search(r"^#\|", page.text, re.MULTILINE), path.name
 
 
+def test_every_stored_picture_is_shown_and_has_a_text(pages):
+    for path, page in pages.items():
+        nb = nbformat.read(ROOT / f"nbs/{path.stem}.ipynb", as_version=4)
+        outputs = [out for cell in nb.cells for out in cell.get("outputs", [])]
+        stored = sum(any("image/" in kind for kind in out.get("data", {})) for out in outputs)
+        shown = page.select("main svg, main p > img[src^='data:image/png']")
+        assert len(shown) == stored, path.name
+        assert all(image["alt"] for image in page("img")), path.name
+        assert all(drawing.text for drawing in page("svg")), path.name
+
+
 def test_dead_link_is_refused(tmp_path):
     shutil.copytree(ROOT / "tools", tmp_path / "tools")
     (tmp_path / "nbs").mkdir()

@@ -67,6 +67,9 @@ def make(site: Path):
         for heading in page.main("h2"):
             text = heading.text.removesuffix("¶")
             sections.append(page.new_tag("a", href=f"#{heading['id']}", string=text))
+        for figure in page.main("img", alt=""):
+            text = figure.find_previous(re.compile("h[1-6]")).text.removesuffix("¶")
+            figure["alt"] = f"Figure of the section {text}; the text beside it says what it shows"
     site.mkdir(parents=True, exist_ok=True)
     anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
     for path, page in pages.items():

@@ -445,11 +445,11 @@ def load(
     path, name = expand(path), str(path)
     path = RunFolder(path).weights if path.is_dir() else path
     path = path if path.is_file() else shipped().get(name, path)
-    check(
-        path.is_file(),
-        f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the name "
-        f"of a model that comes with fsgen: {suggest(name, shipped())}",
-    )
+    if not path.is_file():
+        raise InputError(
+            f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the name "
+            f"of a model that comes with fsgen: {suggest(name, shipped())}"
+        )
     facts, experiment, shapes = read_header(path)
     with _explained(path):
         _check_fit(facts, experiment, shapes)

@@ -447,8 +447,8 @@ def load(
     path = path if path.is_file() else shipped().get(name, path)
     if not path.is_file():
         raise InputError(
-            f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the name "
-            f"of a model that comes with fsgen: {suggest(name, shipped())}"
+            f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the "
+            f"name of a model that comes with fsgen: {suggest(name, shipped())}"
         )
     facts, experiment, shapes = read_header(path)
     with _explained(path):

@@ -5,12 +5,12 @@
 # %% auto #0
 __all__ = ['MODELS', 'LOSSES', 'CAPTURED', 'MOST_STEPS', 'MOST_SHOTS', 'FLAGS', 'COPIES', 'FLOATS_KEPT', 'GLYPHS', 'SMALL',
            'FLIP', 'OMNIGLOT', 'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION', 'PRODUCTS',
-           'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'FAMILIES', 'EXPERIMENTS', 'RATES', 'CLAIM_SEEDS',
-           'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS', 'SCALES_ROWS',
-           'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS', 'CATEGORIES_RATES',
-           'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of', 'suggest', 'Experiment',
-           'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names',
-           'find_experiment']
+           'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'TOYS', 'FAMILIES', 'EXPERIMENTS', 'RATES',
+           'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS',
+           'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS',
+           'OTHER_PHOTOGRAPHS', 'OTHER_ROWS', 'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of',
+           'suggest', 'Experiment', 'make_model', 'build', 'read_data', 'check_fits', 'check_memory', 'Family', 'Table',
+           'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -423,6 +423,7 @@ BRIEF_PRODUCTS = dict(
     checkpoint_every=50, validate=64,
 )  # fmt: skip
 BRIEF_ETH80 = BRIEF_PRODUCTS | dict(data="folder", root="ETH-80", steps=800)
+TOYS = dict(size=16, levels=8)  # where a brief training learns what its photographs look like
 
 # %% ../nbs/12_experiments.ipynb #70676a8e
 FAMILIES: dict[str, Family] = {
@@ -449,9 +450,11 @@ FAMILIES: dict[str, Family] = {
     "brief-inversion-24": Family(BRIEF_INVERSION),
     "brief-products-32": Family(BRIEF_PRODUCTS),
     "brief-eth80-32": Family(BRIEF_ETH80),
-    "brief-eth80-16": Family(BRIEF_ETH80 | dict(size=16, levels=8)),
-    "brief-eth80-16-categories": Family(BRIEF_ETH80 | dict(root="ETH-80-categories", size=16, levels=8)),
-    "energy": Family(BRIEF_ETH80 | dict(size=16, levels=8, planes=24, steps=400)),
+    "brief-eth80-16": Family(BRIEF_ETH80 | TOYS),
+    "brief-eth80-16-categories": Family(BRIEF_ETH80 | TOYS | dict(root="ETH-80-categories")),
+    "brief-groceries-16": Family(BRIEF_ETH80 | TOYS | dict(root="groceries")),
+    "brief-products-16": Family(BRIEF_PRODUCTS | TOYS),
+    "energy": Family(BRIEF_ETH80 | TOYS | dict(planes=24, steps=400)),
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),
     "products-32": Family(PRODUCTS),
@@ -590,12 +593,11 @@ SLOWER_ROWS = {  # at a rate that the encoder of f(s) survives (chapter 23)
     f"{row}-slower": dict(model=row, learning_rate=COLOUR_RATES[0])
     for row in ("no-support", "conditional", "places")
 }
-ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | ERROR_ROWS
+ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | COPYING_ROWS
 FASTER_ROWS = {"attention-faster": dict(model="attention", learning_rate=COLOUR_RATES[1])}  # a close second
-CATEGORIES_RATES = {
-    "no-support": 1.5e-2, "mean-image": 1.5e-2,
-    **{row: 7e-3 for row in ("conditional", "attention", "copying", "copying-output-error")},
-}  # fmt: skip
+# tables of other photographs, with some of ETH-80's rows at its rates
+OTHER_PHOTOGRAPHS = "brief-eth80-16-categories", "brief-groceries-16", "brief-products-16"
+OTHER_ROWS = "no-support", "mean-image", "conditional", "attention", "copying", "copying-output-error"
 
 # %% ../nbs/12_experiments.ipynb #3f2cba9b
 TABLES: dict[str, Table] = {
@@ -616,18 +618,24 @@ TABLES: dict[str, Table] = {
             "no-support": 1.5e-2, "places": 7e-3, "mean-image": 1.5e-2,
             "no-support-scales": "conditional", "conditional-scales": "conditional",
             **{row: "attention" for row in ("attention-uniform", "attention-scales")},
-            **{row: "copying" for row in ETH80_ROWS if row.startswith("copying-")},
+            **{row: "copying" for row in ETH80_ROWS if "copying" in row and row != "copying"},
         },
-    ),
-    "brief-eth80-16-categories": Table(  # cows and cars held out (chapter 22), at the rates of all objects
-        "brief-eth80-16-categories",
-        {row: ETH80_ROWS[row] for row in CATEGORIES_RATES}, to="attention", best=CATEGORIES_RATES,
     ),
     "brief-eth80-32": Table(
         "brief-eth80-32", ETH80_ROWS, to="attention", tries=COLOUR_RATES,
         best={"conditional": 1.5e-2, **{row: "conditional" for row in ETH80_ROWS if row != "conditional"}},
     ),
 }  # fmt: skip
+_toys = TABLES["brief-eth80-16"]
+TABLES |= {
+    family: replace(
+        _toys,
+        family=family,
+        rows={row: ETH80_ROWS[row] for row in OTHER_ROWS},
+        best={row: _toys.best[row] for row in OTHER_ROWS},
+    )
+    for family in OTHER_PHOTOGRAPHS
+}
 
 # %% ../nbs/12_experiments.ipynb #16230917
 TABLES |= {
@@ -672,6 +680,7 @@ TABLES |= {
         claims=(
             "attention-uniform", "attention",
             "copying", "copying-output-error", "copying-error", "copying-patch-and-error",
+            "stepped-copying", "stepped-copying-without-step",
         ),
     ),
     "flip": Table(
@@ -723,6 +732,7 @@ TABLES |= {
         {
             "no-support": {}, "conditional": {}, "meta": {},
             "meta-rate-1": dict(model="meta", inner_rate=1.0),
+            "meta-scaled": dict(model="meta", init="scaled"),
             "meta-learned-rates": BODIES["body"] | INNER_LOSSES["g"],
             "meta-nll": BODIES["body"] | INNER_LOSSES["nll"],
         },
@@ -777,7 +787,7 @@ TABLES |= {
 # %% ../nbs/12_experiments.ipynb #b23d7cd4
 GROUPS: dict[str, tuple[str, ...]] = {  # tables by subject
     "inversion": ("brief-inversion-24",),
-    "products": ("brief-eth80-16", "brief-eth80-32", "brief-products-32"),
+    "products": ("brief-eth80-16", "brief-eth80-32", *OTHER_PHOTOGRAPHS),
     "questions": (
         "glyphs-4shot", "flip", "flip-16", "inner-steps", "meta-gain", "energy", "init", "glyphs-init",
     ),

@@ -453,7 +453,7 @@ FAMILIES: dict[str, Family] = {
     "brief-eth80-16": Family(BRIEF_ETH80 | TOYS),
     "brief-eth80-16-categories": Family(BRIEF_ETH80 | TOYS | dict(root="ETH-80-categories")),
     "brief-groceries-16": Family(BRIEF_ETH80 | TOYS | dict(root="groceries")),
-    "brief-products-16": Family(BRIEF_PRODUCTS | TOYS),
+    "brief-products-16": Family(BRIEF_PRODUCTS | TOYS | dict(steps=400)),
     "energy": Family(BRIEF_ETH80 | TOYS | dict(planes=24, steps=400)),
     "inversion-24": Family(INVERSION | dict(size=24)),
     "inversion-48": Family(INVERSION | dict(size=48)),

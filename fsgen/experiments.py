@@ -678,8 +678,7 @@ TABLES |= {
             "meta": 1.5e-2, **{row: "copying" for row in COPYING_ROWS},
         },
         claims=(
-            "attention-uniform", "attention",
-            "copying", "copying-output-error", "copying-error", "copying-patch-and-error",
+            "attention-uniform", "attention", "copying", "copying-patch-and-error",
             "stepped-copying", "stepped-copying-without-step",
         ),
     ),

@@ -82,6 +82,26 @@ def test_a_dead_inner_loss_hears_nothing():
         assert (costs[row["experiment"]] == 0) == (row["living"][-1] == 0)
 
 
+def test_a_place_layer_flips():
+    "In every training: one step down the likelihood flips into a place layer, and half-way at best without."
+    for seed in range(3):
+        none = result(f"flip-no-support-{seed}")["nats_per_dim"]
+        left = {
+            body: result(f"flip-inversion-{body}-nll-{seed}")["nats_per_dim"] / none
+            for body in ("body", "place", "place-and-role", "place-layer")
+        }
+        assert left.pop("place-layer") < 0.2 and min(left.values()) > 0.45
+
+
+def test_a_learned_loss_is_partly_the_likelihood():
+    "In every training its projection on the likelihood's gradient gains half of what it gains, and not all."
+    gains = json.loads((ROOT / "data/gradients.json").read_text())["gains"]
+    assert len(gains) == 3
+    for row in gains:
+        share = max(row["its projection on the support's NLL"]) / max(row["the learned gradient"])
+        assert 0.5 < share < 0.8
+
+
 def test_more_inner_steps():
     "At equal updates more steps down the likelihood gain, and longer training with one gains as much."
     one, three, five, longer = (

@@ -77,18 +77,18 @@ def batch_steps(layers: int) -> dict[str, Callable[[], None]]:
     return kinds
 
 
-def by_batch(medians: dict[str, float]) -> dict:
-    "Print and return each batch's images a second and its time over a pass, and where drawing gets cheaper."
-    drawn = {batch: medians[f"sample, batch {batch}"] for batch in BATCHES}
-    over = {batch: seconds / medians[f"pass, batch {batch}"] for batch, seconds in drawn.items()}
-    table = {
-        batch: {"images_per_second": batch / seconds, "over_forward": over[batch]}
-        for batch, seconds in drawn.items()
-    }
-    for batch, row in table.items():
-        print(f"batch {batch}: {row['images_per_second']:.1f} images/s, {row['over_forward']:.2f} passes")
-    within = (batch for batch in BATCHES if over[batch] <= 1)
-    return {"sampling_by_batch": table, "sampling_within_a_pass_from": next(within, None)}
+def by_batch(medians: dict[str, float]) -> dict[int, dict[str, float]]:
+    "Print and return each batch's images a second, and its time over that of a pass."
+    table = {}
+    for batch in BATCHES:
+        drawn, one_pass = (medians[f"{kind}, batch {batch}"] for kind in ("sample", "pass"))
+        table[batch] = {"images_per_second": batch / drawn, "over_forward": drawn / one_pass}
+        print(
+            "batch {}: {images_per_second:.1f} images/s, {over_forward:.2f} passes".format(
+                batch, **table[batch]
+            )
+        )
+    return table
 
 # %% ../nbs/18_bench.ipynb #666c9cf7
 MATRIX = 2048  # side of the matrices whose product shows the machine's peak
@@ -354,7 +354,7 @@ def bench_command(
         facts |= {"peak_megabytes": memory, "rounds": rounds, "layers": layers}
         facts |= {"colour_layers": colour_layers, "colour_largest_batch": largest}
         machine = {"device": device_name(default_device()), "commit": commit(), "torch": torch.__version__}
-        write_json(json, ratios | batches | facts | machine)
+        write_json(json, ratios | {"sampling_by_batch": batches} | facts | machine)
 
 # %% ../nbs/18_bench.ipynb #d2294fb8
 COMMANDS["bench"] = bench_command

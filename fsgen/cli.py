@@ -865,7 +865,7 @@ def reproduce_command(
         json: write the results there, as a list with a row for each run and split
         workers: trainings at a time, each on one thread; with GPUs in turn on each of them
         seeds: trainings of each row, as many as the table says if not given
-        rates: train the rows that choose their own learning rate at three of them, on held-out training classes, instead
+        rates: try the learning rates of the rows that choose their own, on held-out training classes, instead
         brief: train the brief version of the table, where it has one
     """
     for name, value in (("workers", workers), ("seeds", 1 if seeds is None else seeds)):

@@ -455,8 +455,7 @@ FAMILIES: dict[str, Family] = {
     "brief-groceries-16": Family(BRIEF_ETH80 | TOYS | dict(root="groceries")),
     "brief-products-16": Family(BRIEF_PRODUCTS | TOYS | dict(steps=400)),
     "energy": Family(BRIEF_ETH80 | TOYS | dict(planes=24, steps=400)),
-    "inversion-24": Family(INVERSION | dict(size=24)),
-    "inversion-48": Family(INVERSION | dict(size=48)),
+    **{f"inversion-{size}": Family(INVERSION | dict(size=size)) for size in (24, 48)},
     "products-32": Family(PRODUCTS),
     "products-multiscale": Family(PRODUCTS | dict(scales=3, base_layers=12)),
 }

@@ -55,6 +55,7 @@ def test_nothing_is_loaded_from_elsewhere(pages):
 def test_equations_and_directives_are_gone(pages):
     for path, page in pages.items():
         assert "\\" not in "".join(math.text for math in page("math")), path.name
+        assert all(len(tag(True, recursive=False)) == 2 for tag in page(["msub", "msup", "mfrac"]))
         assert not re.search(r"^#\|", page.text, re.MULTILINE), path.name
 
 

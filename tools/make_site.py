@@ -39,11 +39,13 @@ def mathml(latex: str, **options) -> str:
         operator["lspace"] = operator["rspace"] = "0"
     for sign in math("mo", string=["−", "+"]):
         before = sign.find_previous_sibling()
-        if before and before.text in "([=,":
+        if before and before.text in "([⌈⌊=,":
             sign["form"] = "prefix"
     for name in math("mi", string=re.compile(r"\w\w")):
+        if name.parent.name in ("msub", "msup", "msubsup") and not name.find_previous_sibling():
+            name = name.parent  # log_2: a third part would be no index
         after = name.find_next_sibling()
-        if after and after.name in ("mi", "mn", "msub", "msup"):
+        if after and after.name in ("mi", "mn", "msub", "msup", "mfrac"):
             name.insert_after(math.new_tag("mspace", width="0.17em"))
     return str(math)
 

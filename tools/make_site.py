@@ -7,6 +7,7 @@ elsewhere: equations become MathML. A link that leads nowhere within the site is
 import re
 import shutil
 import sys
+from functools import partial
 from pathlib import Path
 
 from bs4 import BeautifulSoup
@@ -17,6 +18,11 @@ from nbconvert.filters.markdown_mistune import IPythonRenderer, MarkdownWithMath
 from pygments.formatters import HtmlFormatter
 
 NBS = ROOT / "nbs"
+UNBROKEN = {  # within what, what is to stay on one line
+    r"<code>.*?</code>": r"(?<=[ >])--?\w[\w-]*",  # a flag
+    r"<td.*?</td>": r"[-+\d.%]+ ±\s[\d.%]+|\[[-+\d., ]*\]",  # a figure with its error; an interval
+    r".*": r'[^\w\s<>;]*<math [^>]*"inline".*?</math>[^\w\s<>&]*',  # an equation with the marks beside it
+}
 
 
 class Renderer(IPythonRenderer):
@@ -51,7 +57,11 @@ def mathml(latex: str, **options) -> str:
 
 
 def markdown2html(source: str) -> str:
-    return MarkdownWithMath(Renderer(escape=False)).render(source)
+    html = MarkdownWithMath(Renderer(escape=False)).render(source).replace("± ", "±\N{NO-BREAK SPACE}")
+    for within, part in UNBROKEN.items():
+        mark = partial(re.sub, part, r'<span class="unbroken">\g<0></span>')
+        html = re.sub(within, lambda found, mark=mark: mark(found[0]), html, flags=re.DOTALL)
+    return html
 
 
 def make(site: Path):

@@ -625,6 +625,8 @@ TABLES: dict[str, Table] = {
         best={"conditional": 1.5e-2, **{row: "conditional" for row in ETH80_ROWS if row != "conditional"}},
     ),
 }  # fmt: skip
+
+# %% ../nbs/12_experiments.ipynb #cb60b5cf
 _toys = TABLES["brief-eth80-16"]
 TABLES |= {
     family: replace(

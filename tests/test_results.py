@@ -104,10 +104,13 @@ def test_a_learned_loss_is_partly_the_likelihood():
 
 def test_more_inner_steps():
     "At equal updates more steps down the likelihood gain, and longer training with one gains as much."
-    one, three, five, longer = (
-        result(f"inner-steps-nll-{kind}-0")["nats_per_dim"] for kind in ("1", "3", "5", "1-longer")
-    )
-    assert five < three < one and longer < five
+    nats = {
+        (kind, seed): result(f"inner-steps-nll-{kind}-{seed}")["nats_per_dim"]
+        for kind, seeds in {"1": 3, "3": 3, "5": 1, "1-longer": 1}.items()
+        for seed in range(seeds)
+    }
+    assert all(nats["1", seed] - nats["3", seed] > 0.015 for seed in range(3))
+    assert nats["1-longer", 0] < nats["5", 0] < nats["3", 0]
 
 
 def test_lookups_flip_photographs():

@@ -83,11 +83,7 @@ def by_batch(medians: dict[str, float]) -> dict[int, dict[str, float]]:
     for batch in BATCHES:
         drawn, one_pass = (medians[f"{kind}, batch {batch}"] for kind in ("sample", "pass"))
         table[batch] = {"images_per_second": batch / drawn, "over_forward": drawn / one_pass}
-        print(
-            "batch {}: {images_per_second:.1f} images/s, {over_forward:.2f} passes".format(
-                batch, **table[batch]
-            )
-        )
+        print(f"batch {batch}: {batch / drawn:.1f} images/s, {drawn / one_pass:.2f} passes")
     return table
 
 # %% ../nbs/18_bench.ipynb #666c9cf7

@@ -67,6 +67,7 @@ def test_every_stored_picture_is_shown_and_has_a_text(pages):
         shown = page.select("main svg, main p > img[src^='data:image/png']")
         assert len(shown) == stored, path.name
         assert all(image["alt"] for image in page("img")), path.name
+        assert all(svg["aria-label"] for svg in page.main("svg")), path.name
         assert all(drawing.text for drawing in page("svg")), path.name
 
 

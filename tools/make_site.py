@@ -82,6 +82,9 @@ def make(site: Path):
         for figure in page.main("img", alt=""):
             text = figure.find_previous(re.compile("h[1-6]")).text.removesuffix("¶")
             figure["alt"] = f"Figure of the section {text}; the text beside it says what it shows"
+        for figure in page.main("svg"):
+            text = figure.find_previous(re.compile("h[1-6]")).text.removesuffix("¶")
+            figure["role"], figure["aria-label"] = "img", f"Diagram of the section {text}"
     site.mkdir(parents=True, exist_ok=True)
     anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
     for path, page in pages.items():

@@ -79,12 +79,10 @@ def make(site: Path):
         for heading in page.main("h2"):
             text = heading.text.removesuffix("¶")
             sections.append(page.new_tag("a", href=f"#{heading['id']}", string=text))
-        for figure in page.main("img", alt=""):
+        for figure in [*page.main("img", alt=""), *page.main("svg")]:
             text = figure.find_previous(re.compile("h[1-6]")).text.removesuffix("¶")
-            figure["alt"] = f"Figure of the section {text}; the text beside it says what it shows"
-        for figure in page.main("svg"):
-            text = figure.find_previous(re.compile("h[1-6]")).text.removesuffix("¶")
-            figure["role"], figure["aria-label"] = "img", f"Diagram of the section {text}"
+            label = f"Figure of the section {text}; the text beside it says what it shows"
+            figure.attrs |= {"alt": label} if figure.name == "img" else {"role": "img", "aria-label": label}
     site.mkdir(parents=True, exist_ok=True)
     anchors = {path: {tag["id"] for tag in page(id=True)} for path, page in pages.items()}
     for path, page in pages.items():

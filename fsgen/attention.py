@@ -11,7 +11,7 @@ __all__ = ['OCTAVES', 'POSITIONS', 'PATCH_KERNEL', 'START_TEMPERATURE', 'COORDIN
 # %% ../nbs/05_attention.ipynb #24652fe6
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 import torch
@@ -122,10 +122,11 @@ class Attention(nn.Module):
         super().__init__()
         self.query = PlacedLinear(features, planes)
         self.additive = nn.Linear(planes, 1, bias=False) if additive else None
+        # of the inverse temperature; trained weights have this name
         self.log_temperature = None if additive else nn.Parameter(torch.zeros(()))
 
     def queries(self, h: Tensor) -> Tensor:  # features (b, p, h, w) -> (b, h*w, P)
-        "What every pixel asks; for the dot product times the temperature."
+        "What every pixel asks; for the dot product times the inverse temperature."
         asked = self.query(h, positions(*h.shape[-2:], h.device))
         return asked if self.log_temperature is None else asked * self.log_temperature.exp()
 
@@ -199,7 +200,6 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         self.grid = tuple(math.ceil(n / config.stride) for n in shape[1:])  # patches down and across
         if config.start == "sharp" and not config.additive:
             self.start_sharp()
-        self.register_load_state_dict_pre_hook(_read_older)
 
     @property
     def lookup_planes(self) -> int:
@@ -242,7 +242,10 @@ class AttentionPixelCNN(ConditionalPixelCNN):
 
     @in_eval_mode
     def attention_map(self, images: Tensor, context: Memory) -> Tensor:  # (b, h, w, s, K, K)
-        "Where each pixel of images (b, c, h, w) looks: its softmax over the support's patches."
+        """Where each pixel of images (b, c, h, w) looks: its softmax over the support's patches.
+
+        `InputError` unless each image has its support set.
+        """
         self.check_images(images, "The images", 4)
         check(
             len(images) == len(context.summary),
@@ -251,26 +254,6 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         _, h, _ = self.body.first_half(self.body.scale(images), context.summary)
         seen = self.attention.weights(h, context.keys)
         return seen.unflatten(2, (-1, *self.grid)).unflatten(1, self.shape[1:])
-
-
-def _read_older(model, weights, prefix, *_):
-    "Weights of the first version: a uniform start, nothing normalised, keys and values by one convolution."
-    if f"{prefix}patches.memory.weight" not in weights:
-        return
-
-    def take(name):
-        return weights.pop(prefix + name)
-
-    for kind in ("weight", "bias"):
-        for layer in (0, 2):
-            weights[f"{prefix}patches.{layer}.{kind}"] = take(f"patches.patches.{layer}.{kind}")
-        parts = take(f"attention.query.{kind}"), *take(f"patches.memory.{kind}").chunk(2)
-        for name, part in zip(("attention.query", "key", "value"), parts, strict=True):
-            weights[f"{prefix}{name}.linear.{kind}"] = part[..., 0, 0] if kind == "weight" else part
-    for placed in (model.attention.query, model.key, model.value):
-        placed.norm = nn.Identity()
-    model.attention.log_temperature = None
-    model.config = replace(model.config, start="uniform")
 
 # %% ../nbs/05_attention.ipynb #5c22fc28
 COORDINATES = 2  # channels of `positions` that the paper has: x and y

@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['BENCHED', 'SHOTS', 'SAMPLED', 'BATCHES', 'BATCH_ROUNDS', 'MATRIX', 'TRAINED', 'PRECISIONS', 'FEW', 'MANY', 'COLOUR',
            'PROCESS', 'channels_last', 'sampling_steps', 'batch_steps', 'by_batch', 'multiply_adds', 'training_step',
-           'training_steps', 'plain_step', 'meta_steps', 'colour_steps', 'peak_memory', 'synchronize', 'median_seconds',
-           'speed_ratios', 'images_per_second', 'bench_seconds', 'bench_memory', 'colour_ratios', 'bench_command']
+           'large_product', 'training_steps', 'plain_step', 'meta_steps', 'colour_steps', 'peak_memory', 'synchronize',
+           'median_seconds', 'speed_ratios', 'images_per_second', 'bench_seconds', 'bench_memory', 'colour_ratios',
+           'bench_command']
 
 # %% ../nbs/18_bench.ipynb #595a47f3
 import copy
@@ -126,12 +127,20 @@ def training_step(
     return step
 
 # %% ../nbs/18_bench.ipynb #213b00de
+def large_product(matrix: Tensor):
+    "A square, at the precision that PyTorch lets convolutions have: for float32 that is TF32 on a GPU."
+    products, convolutions = torch.backends.cuda.matmul, torch.backends.cudnn.conv
+    precision, products.fp32_precision = products.fp32_precision, convolutions.fp32_precision
+    torch.mm(matrix, matrix)
+    products.fp32_precision = precision
+
+
 def training_steps(layers: int, compiled: bool = False) -> dict[str, Callable[[], None]]:
     "`training_step` in each precision and memory format, and large matrix products."
     kinds = {}
     for precision, dtype in PRECISIONS.items():
         matrix = torch.randn(MATRIX, MATRIX).to(default_device(), dtype)
-        kinds[f"matmul, {precision}"] = partial(torch.mm, matrix, matrix)
+        kinds[f"matmul, {precision}"] = partial(large_product, matrix)
         for name, (planes, size) in TRAINED.items():
             make = partial(training_step, layers, planes, size, precision)
             kinds[f"train {name}, {precision}"] = make()
@@ -203,7 +212,7 @@ def colour_steps(layers: int) -> dict[str, Callable[[], None]]:
 
 # %% ../nbs/18_bench.ipynb #189f2c4c
 def peak_memory(
-    steps: Callable[[int], dict[str, Callable[[], None]]],  # `meta_steps` or `colour_steps`
+    steps: Callable[[int], dict[str, Callable[[], None]]],  # by kind, of a number of layers
     kind: str,
     layers: int,
 ) -> int | None:  # MB
@@ -211,6 +220,7 @@ def peak_memory(
     step = steps(layers)[kind]
     if torch.cuda.is_available():
         before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
         step()
         return (torch.cuda.max_memory_allocated() - before) // 10**6
     try:

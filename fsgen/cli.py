@@ -6,13 +6,14 @@
 __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'STRANGERS', 'MEASURED',
            'DEMO', 'DEMO_WORKERS', 'DRAWN', 'COMMANDS', 'IMPORTED', 'ABOUT', 'FULL', 'save', 'save_figure',
            'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
-           'named_experiment', 'test_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
-           'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention', 'save_attention', 'own_support',
-           'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command', 'nats_of', 'nats_without',
-           'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known', 'data_command',
-           'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table', 'as_markdown',
-           'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command', 'check_registries',
-           'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home', 'answered', 'main']
+           'named_experiment', 'episode_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
+           'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention', 'stem', 'save_attention',
+           'own_support', 'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command', 'nats_of',
+           'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known',
+           'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table',
+           'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command',
+           'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home',
+           'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -211,7 +212,7 @@ def named_experiment(args: Sequence[str]) -> tuple[str, Experiment]:
     return name, experiment
 
 # %% ../nbs/17_cli.ipynb #48e6fdf9
-def test_setting(experiment: Experiment) -> Experiment:
+def episode_setting(experiment: Experiment) -> Experiment:
     "What decides the test episodes, and nothing else."
     fields = ("data", "root", "task", "size", "levels", "shots", "held_out")
     return Experiment(**{field: getattr(experiment, field) for field in fields})
@@ -254,7 +255,7 @@ def load_runs(
     models, trained, read = [load(run, default_device()) for run in runs], [], cache(read_data)
     for run, model in zip(runs, models, strict=True):
         model.experiment = model.experiment.vary(root=find_root(run, model.experiment.root, root))
-        splits = read(test_setting(model.experiment))
+        splits = read(episode_setting(model.experiment))
         now = {part: images.fingerprint for part, images in splits._asdict().items()}
         same = model.facts.get("data", now) == now  # older weights don't say
         if not same:
@@ -380,7 +381,8 @@ def side_by_side(
 ) -> dict[str, FewShotModel]:  # by the name to print
     "Trained models to put on a sheet; `InputError` unless all have the same test episodes and own names."
     setting, images = zip(*(
-        (test_setting(each.model.experiment.vary(root="")), each.splits.test.fingerprint) for each in trained
+        (episode_setting(each.model.experiment.vary(root="")), each.splits.test.fingerprint)
+        for each in trained
     ), strict=True)  # fmt: skip
     check(len({*setting}) == len({*images}) == 1, "The runs have different test episodes; name them in turn.")
     models = [each.model for each in trained]
@@ -399,16 +401,17 @@ def draw_attention(model: AttentionPixelCNN, episodes: Episode) -> Figure:
     return attention_path(*episodes, maps, model.levels)
 
 
+def stem(number: int, column: str) -> str:
+    "How files of a column of a sheet begin: with its title, or with its number where that is a path."
+    return str(number) if "/" in column else column
+
+
 def save_attention(models: dict[str, FewShotModel], episodes: Episode, folder: Path):
     "Save the pictures of the attention of those models that have one."
     for number, (column, model) in enumerate(models.items(), 1):
         if isinstance(model, AttentionPixelCNN):
-            name = (
-                "attention.png"
-                if len(models) == 1
-                else f"{number if '/' in column else column}-attention.png"
-            )
-            save_figure(draw_attention(model, episodes), folder / name)
+            prefix = f"{stem(number, column)}-" if len(models) > 1 else ""
+            save_figure(draw_attention(model, episodes), folder / f"{prefix}attention.png")
 
 # %% ../nbs/17_cli.ipynb #85f2eb3a
 def own_support(
@@ -448,13 +451,14 @@ def sample_from(
     check(max(len(paths), samples) <= LONGEST, f"A sheet has at most {LONGEST} images in a row.")
     models = columns(runs, [load(run, default_device()) for run in runs])
     first, support = next(iter(models.values())), own_support(list(models.values()), paths)
-    sheet = {"support": support}
-    for number, (name, model) in enumerate(models.items(), 1):
+    drawn = {}
+    for name, model in models.items():
         generator = torch.Generator().manual_seed(seed)
-        sheet[name] = sample(model, support.to(model.device), samples, generator).cpu()[None]
-        for k, image in enumerate(sheet[name][0] if png else [], 1):
-            save_image(image, first.levels, out / f"{number if '/' in name else name}-{k}.png")
-    save_figure(image_sheet(sheet, first.levels), out / "samples.png")
+        drawn[name] = sample(model, support.to(model.device), samples, generator).cpu()[None]
+    for number, (name, images) in enumerate(drawn.items(), 1):  # when none was refused
+        for k, image in enumerate(images[0] if png else [], 1):
+            save_image(image, first.levels, out / f"{stem(number, name)}-{k}.png")
+    save_figure(image_sheet({"support": support} | drawn, first.levels), out / "samples.png")
 
 # %% ../nbs/17_cli.ipynb #4dac7785
 def save_image(
@@ -670,7 +674,7 @@ def describe_known() -> tuple[list[dict], list[Path]]:  # rows of `fsgen data --
             else:
                 row, paths = describe(name, data.list())
                 known += paths
-        except InputError as error:
+        except (InputError, OSError) as error:
             row = count(name, {})
             print(f"{name}: {error}")
         rows.append(row)

@@ -10,7 +10,7 @@ __all__ = ['FIRST_SUPPORT_KERNEL', 'SUPPORT_KERNEL', 'INTEGERS', 'SupportEncoder
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import wraps
-from itertools import product
+from itertools import chain, product
 from typing import NamedTuple
 
 import torch
@@ -121,12 +121,24 @@ class FewShotModel(nn.Module):
         return type(context)(*(part.repeat_interleave(n, 0) for part in context))
 
     def context(self, support: Tensor) -> NamedTuple:
-        "What the support set (b, s, c, h, w) says, computed once a task."
+        """What the support set (b, s, c, h, w) says, computed once a task.
+
+        `InputError` unless it has the model's shape and levels, and `encode` gives what it should.
+        """
         self.check_images(support, "The support set", 5)
-        return self.encode(support)
+        context, b = self.encode(support), len(support)
+        check(
+            hasattr(context, "_fields") and all(isinstance(x, Tensor) and len(x) == b for x in context),
+            f"{type(self).__name__}.encode must return a NamedTuple of tensors whose first dimension is "
+            f"the number of support sets, {b}.",
+        )
+        return context
 
     def logits(self, images: Tensor, context: NamedTuple) -> Tensor:
-        "Teacher-forced logits (b*n, levels, c, h, w) of images (b*n, c, h, w), n in a row for each task."
+        """Teacher-forced logits (b*n, levels, c, h, w) of images (b*n, c, h, w), n in a row for each task.
+
+        `InputError` unless they are a whole number for each task, of the model's shape and levels.
+        """
         self.check_images(images, "The images", 4)
         n, rest = divmod(len(images), len(context[0]))
         check(
@@ -134,7 +146,13 @@ class FewShotModel(nn.Module):
             f"Every support set needs the same number of images; "
             f"got {len(images)} images and {len(context[0])} support sets.",
         )
-        return self.predict(images, self.repeat(context, n))
+        logits = self.predict(images, self.repeat(context, n))
+        shape = (len(images), self.levels, *self.shape)
+        check(
+            logits.shape == shape,
+            f"{type(self).__name__}.predict must return logits of shape {shape}, not {tuple(logits.shape)}.",
+        )
+        return logits
 
     def forward(
         self,
@@ -157,7 +175,7 @@ class FewShotModel(nn.Module):
     @property
     def device(self) -> torch.device:
         "Where the weights are."
-        return next(self.parameters()).device
+        return next(chain(self.parameters(), self.buffers()), torch.empty(0)).device
 
     def check_images(self, images: Tensor, what: str, dims: int):
         "Raise `InputError` unless `images` are integer levels of this model's shape."
@@ -165,16 +183,22 @@ class FewShotModel(nn.Module):
 
 # %% ../nbs/04_conditional.ipynb #db3e7519
 def in_eval_mode(function: Callable) -> Callable:
-    "A decorator: the function's first argument, a model, is in eval mode meanwhile, and keeps no gradients."
+    """A decorator: the function's first argument, a model, is in eval mode meanwhile, and keeps no gradients.
+
+    Its float32 is float32: a GPU's convolutions would round to the ten bits of TF32.
+    """
 
     @wraps(function)
     def wrapped(model, *args, **kwargs):
         modes = {module: module.training for module in model.modules()}  # a part may be frozen
+        convolutions = torch.backends.cudnn.conv
+        precision, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
         model.eval()
         try:
             with torch.no_grad():
                 return function(model, *args, **kwargs)
         finally:
+            convolutions.fp32_precision = precision
             for module, training in modes.items():
                 module.training = training
 

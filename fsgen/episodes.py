@@ -52,6 +52,14 @@ class ImageSet:
 
     def __post_init__(self):
         images, labels, names, levels = self.images, self.labels, self.names, self.levels
+        kinds = [type(part).__name__ for part in (images, labels)]
+        check(kinds == ["Tensor"] * 2, f"Images and labels must be tensors, not {' and '.join(kinds)}.")
+        check(
+            labels.dtype == torch.int64 and labels.dim() == 1,
+            f"Labels must be int64 (n,), not {labels.dtype} of shape {tuple(labels.shape)}.",
+        )
+        check(all(isinstance(name, str) for name in names), f"Class names must be words, not {names!r:.60}.")
+        check(type(levels) is int and 2 <= levels <= 256, f"levels must be 2 to 256, an int, not {levels!r}.")
         check(
             images.dtype == torch.uint8 and images.dim() == 4 and len(images) > 0,
             f"An image set needs uint8 images (n, c, h, w), n > 0; "
@@ -169,7 +177,10 @@ GLYPH_SIZES = range(8, 65)  # pixels
 def glyphs(
     size: int = 16,  # side of the images in pixels
 ) -> Splits:
-    "Letters of the DejaVu fonts by script; binary, ink is 1. Built in seconds, kept for the process."
+    """Letters of the DejaVu fonts by script; binary, ink is 1. Built in seconds, kept for the process.
+
+    `InputError` for a size that isn't in `GLYPH_SIZES`.
+    """
     check(size in GLYPH_SIZES, f"Glyphs can be drawn at 8 to 64 pixels; asked for {size}.")
     drawn = _draw_letters(size)
     test = [letter for letter in drawn if is_test(letter)]
@@ -210,7 +221,7 @@ def same_class(
     label = data.labels[indices]
     first = data.starts[label][:, None]  # (b, 1)
     member = first + torch.arange(largest, device=indices.device)  # (b, largest)
-    keys = torch.rand(member.shape, generator=generator, device=indices.device)
+    keys = torch.rand(member.shape, generator=generator, device=indices.device, dtype=torch.float32)
     keys[(member >= first + data.sizes[label][:, None]) | (member == indices[:, None])] = -1
     order = first + keys.topk(min(shots + targets - 1, largest), 1).indices
     different = (data.sizes[label] - targets).clamp(max=shots)[:, None]  # (b, 1) supports before one repeats
@@ -276,7 +287,7 @@ def augmented(
         quarters = torch.randint(4, (b,), generator=generator, device=images.device).tolist()
         images = torch.stack([task.rot90(k, (-2, -1)) for task, k in zip(images, quarters, strict=True)])
     if affine:
-        drawn = 2 * torch.rand(b, 5, generator=generator, device=images.device) - 1
+        drawn = 2 * torch.rand(b, 5, generator=generator, device=images.device, dtype=torch.float32) - 1
         angle, shear, zoom, *shift = drawn.unbind(1)
         angle, shear, zoom = angle * math.radians(ANGLE), shear * SHEAR, 1 + zoom * ZOOM
         cos, sin = angle.cos() * zoom, angle.sin() * zoom
@@ -303,7 +314,10 @@ def fixed_episodes(
     episodes: int | None = None,  # number of episodes at most; every image is the target once if None
     seed: int = 0,
 ) -> Episode:
-    "The test episodes that all models share, on the CPU: a GPU would draw others from the same seed."
+    """The test episodes that all models share, on the CPU: a GPU would draw others from the same seed.
+
+    `InputError` for an unknown task, or one that the data or the number of shots don't suit.
+    """
     check(task in TASKS, f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
     indices, generator = _fixed_targets(data, episodes, seed)
     return TASKS[task](data.to("cpu"), indices, shots, generator)

@@ -5,7 +5,7 @@
 # %% auto #0
 __all__ = ['FIRST', 'SWAPPED', 'origin', 'by_group', 'evaluate', 'with_error', 'Difference', 'paired_difference', 'pair',
            'swap_cost', 'sample_sheet', 'recognised', 'class_nats', 'markdown', 'told_apart', 'table', 'comparison',
-           'by_seed', 'mean_of', 'spread', 'seed_table', 'shots_table']
+           'by_seed', 'mean_of', 'spread', 'mean_error', 'seed_table', 'shots_table']
 
 # %% ../nbs/16_evaluation.ipynb #85798778
 import math
@@ -68,6 +68,7 @@ def evaluate(
     """Nats/dim of a model on episodes, with its standard error over classes.
 
     The row says how the model was made, too, if it came from `train` or `load`.
+    `InputError` if there is no episode, or if the nats are not finite.
     """
     n = len(episodes.target)
     check(n > 0, "There is no episode to measure.")
@@ -177,7 +178,10 @@ def sample_sheet(
     samples: int = 3,  # of each model for each episode
     seed: int = 0,
 ) -> Figure:
-    "Supports, target, and samples of each model side by side, an episode a row; all get the same noise."
+    """Supports, target, and samples of each model side by side, an episode a row; all get the same noise.
+
+    `InputError` without a model, or if one is called like a column of the episodes.
+    """
     check(len(models) > 0, "There is no model to draw a sheet for.")
     check_one_target(episodes)
     groups = {"support": episodes.support, "target": episodes.target[:, None]}
@@ -194,7 +198,10 @@ def recognised(
     data: ImageSet,  # whose nearest image tells of which class a drawn one is
     left_out: Tensor,  # (b, m, c, h, w), images that an episode is not recognised by: its supports
 ) -> float:
-    "The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class."
+    """The share of drawn images whose nearest neighbour in the data, by pixels, is of the right class.
+
+    `InputError` if there are none, if the arguments are of different episodes, or for an unknown class.
+    """
     b = len(drawn)
     check(drawn.shape[:2].numel() > 0, "There is no image to be recognised.")
     check(
@@ -221,7 +228,10 @@ def class_nats(
     support: Iterable[Tensor],  # (s, c, h, w), a support set for each of k classes
     images: Tensor,  # (n, c, h, w)
 ) -> Tensor:  # (n, k), on the CPU
-    "Nats an image, given the support set of every class; the least of a row says of which class it is."
+    """Nats an image, given the support set of every class; the least of a row says of which class it is.
+
+    `InputError` without a support set, or if the nats are not finite.
+    """
     support = [own[None] for own in support]
     check(len(support) > 0, "There is no support set, and a class is told by one.")
     for one, name, dims in ((images, "The images", 4), *((own, "The support set", 5) for own in support)):
@@ -315,6 +325,12 @@ def spread(rows: Sequence[dict]) -> float | None:  # None for one row
     "Standard deviation of the nats/dim of trainings that differ in their seed."
     return statistics.stdev(row["nats_per_dim"] for row in rows) if len(rows) > 1 else None
 
+
+def mean_error(rows: Sequence[dict]) -> float | None:  # None where no row has one
+    "Mean standard error over classes of rows."
+    errors = [row["stderr"] for row in rows if row["stderr"] is not None]
+    return statistics.mean(errors) if errors else None
+
 # %% ../nbs/16_evaluation.ipynb #26cb1797
 def seed_table(
     rows: Iterable[dict],  # of results.json, of one split
@@ -327,12 +343,12 @@ def seed_table(
     lines = [["", "nats/dim, mean", "± over seeds", "± over classes", "each seed", "parameters"]]
     for name, same in gathered.items():
         if name in titles:
-            errors = [row["stderr"] for row in same if row["stderr"] is not None]
+            seeds, classes = spread(same), mean_error(same)
             lines.append([
                 titles[name],
                 f"{mean_of(same):.4f}",
-                f"{spread(same):.4f}" if len(same) > 1 else "one seed",
-                f"{statistics.mean(errors):.4f}" if errors else "",
+                "one seed" if seeds is None else f"{seeds:.4f}",
+                "" if classes is None else f"{classes:.4f}",
                 ", ".join(f"{row['nats_per_dim']:.4f}" for row in same),
                 f"{same[0]['parameters']:,}",
             ])  # fmt: skip
@@ -353,8 +369,8 @@ def shots_table(
                 cells[shots] = f"{cells.get(shots, '')} ({mean_of(same):.4f})".strip()
                 continue
             cells[shots] = f"{mean_of(same):.4f}"
-            errors = [row["stderr"] for row in same if row["stderr"] is not None]
-            cells[shots] += f" ± {statistics.mean(errors):.4f}" if errors else ""
+            if (error := mean_error(same)) is not None:
+                cells[shots] += f" ± {error:.4f}"
     for name, theirs in (published or {}).items():
         if name in lines:
             said = {shots: f"{test:.3f} ({train:.3f})" for shots, (test, train) in theirs.items()}

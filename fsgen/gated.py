@@ -117,7 +117,9 @@ class Settings:
             value = getattr(self, name)
             if get_origin(kind) is Literal:
                 choices = get_args(kind)
-                check(value in choices, f"{name} must be one of {', '.join(choices)}, not {value!r}.")
+                check(
+                    value in choices, f"{name} must be one of {', '.join(map(str, choices))}, not {value!r}."
+                )
             elif kind is float:
                 number = isinstance(value, int | float) and not isinstance(value, bool)
                 finite = number and abs(value) <= torch.finfo(torch.float32).max

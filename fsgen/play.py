@@ -83,10 +83,9 @@ def draw_rows(
     model: FewShotModel,  # in eval mode, with an entry in `SAMPLERS`
     support: Tensor,  # (s, c, h, w) levels
     samples: int,
-    seed: int = 0,
 ) -> Iterator[Tensor]:  # of (samples, c, h, w) uint8
     "The pixels of `sample`: the samples after each row, from top to bottom."
-    u = draw_noise((samples, *model.shape), torch.Generator().manual_seed(seed))
+    u = draw_noise((samples, *model.shape), torch.Generator().manual_seed(0))
     parts = (part.to(model.device) for part in (u, *check_given(None, None, u.shape)))
     sampler = CachedSampler(model, support[None].to(model.device), samples)
     for images in sampler.rows(*parts):

@@ -33,7 +33,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from .conditional import FewShotModel
-from .experiments import Experiment, build, suggest
+from .experiments import MODELS, Experiment, build, suggest
 from .files import clear_parts, expand, locked, make_folder, write
 from .likelihood import InputError, check
 
@@ -121,7 +121,7 @@ def check_facts(facts: dict) -> Experiment:
     return experiment
 
 # %% ../nbs/13_runs.ipynb #10847837
-HEADER_BYTES = 2**20  # of a weights file at most; ours have some 10,000
+HEADER_BYTES = 2**24  # of a weights file at most; ours have some 10,000
 TOLD = 200  # characters of another library's message at most
 
 
@@ -141,6 +141,10 @@ def _explained(path):
         raise InputError(f"{path} is broken or not fsgen's ({reason}); train again.") from error
 
 # %% ../nbs/13_runs.ipynb #d2f4ae04
+def _is_ours(experiment):
+    return MODELS[experiment.model].__module__.startswith("fsgen.")
+
+
 def read_header(
     path: Path,  # of a .safetensors file
 ) -> tuple[dict, Experiment, dict[str, list[int]]]:  # facts, the experiment in them, shapes by name
@@ -157,7 +161,8 @@ def read_header(
             shapes = {name: file.get_slice(name).get_shape() for name in file.keys()}
         experiment = check_facts(facts)
         check(
-            max(experiment.settings.layers, facts["shape"][0]) <= len(shapes),
+            not _is_ours(experiment)  # which needs no body
+            or max(experiment.settings.layers, facts["shape"][0]) <= len(shapes),
             f"it says layers={experiment.settings.layers} and shape={facts['shape']}, "
             f"and has {len(shapes)} tensors.",
         )
@@ -248,16 +253,18 @@ class RunFolder:
             try:
                 yield
             finally:
-                if self.is_owner():
-                    lock.write_bytes(b"")
+                with suppress(InputError):
+                    if self.is_owner():
+                        lock.write_bytes(b"")
                 self.owner = None
 
     def is_owner(self) -> bool:
-        "Whether `lock` still names this process."
+        "Whether `lock` still names this process; `InputError` if it can't be read."
         try:
             return (self.path / "lock").read_bytes() == self.owner
-        except OSError:
-            return False
+        except OSError as error:
+            reason = "is gone" if isinstance(error, FileNotFoundError) else f"can't be read: {error.strerror}"
+            raise InputError(f"{self.path / 'lock'} {reason}; nothing more is saved there.") from error
 
     def owner_name(self) -> str:
         "Who is at work in the folder, as far as `lock` says it."
@@ -373,13 +380,17 @@ class RunFolder:
             path.unlink(missing_ok=True)
 
     def save_weights(self, weights: dict[str, Tensor], facts: dict) -> None:
-        "Write the weights alone."
+        """Write the weights alone.
+
+        `InputError` if they are not finite, or another process has taken the folder over.
+        """
         check(
             self.owner is None or self.is_owner(),
             f"{self.path} was taken over by {self.owner_name()}; this one saves nothing more there.",
         )
         check(_finite(weights), f"The weights are not finite; {KEPT.format(self.path)}")
-        weights = {name: value.contiguous() for name, value in weights.items()}
+        of_its_own = partial(torch.clone, memory_format=torch.contiguous_format)  # some may be tied
+        weights = {name: of_its_own(value) for name, value in weights.items()}
         write(self.weights, save(weights, {"fsgen": _json(facts).decode()}))
 
     def state(self) -> dict | None:
@@ -407,24 +418,24 @@ class RunFolder:
         return None
 
 # %% ../nbs/13_runs.ipynb #213292e3
-def _check_fit(facts, experiment, shapes):
-    "Raise unless the experiment's model takes tensors of these shapes; nothing is allocated."
+def _fill(model, weights, experiment, **options):
     try:
-        with torch.device("meta"):
-            model = build(experiment, facts["shape"], facts["levels"])
-    except (RuntimeError, NotImplementedError) as error:
-        if "meta" not in str(error):
-            raise
-        return  # a model of the user's that looks at its own numbers while it is built
-    empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
-    try:
-        model.load_state_dict(empty, assign=True)
+        model.load_state_dict(weights, **options)
     except RuntimeError as error:
         reason = textwrap.shorten(str(error).partition("\n")[2], TOLD, placeholder=" ...")
         raise InputError(
             f"its weights are of an older version of the model {experiment.model}, or of another model "
             f"({reason}); train again."
         ) from error
+
+
+def _check_fit(facts, experiment, shapes):
+    "Raise unless a model of ours takes tensors of these shapes; nothing is allocated."
+    if _is_ours(experiment):  # one of yours may look at its own numbers while it is built
+        with torch.device("meta"):
+            model = build(experiment, facts["shape"], facts["levels"])
+        empty = {name: torch.empty(shape, device="meta") for name, shape in shapes.items()}
+        _fill(model, empty, experiment, assign=True)
 
 # %% ../nbs/13_runs.ipynb #5126bb23
 BEST = {"characters": "characters-copying"}  # a short name for the best model of a table
@@ -441,7 +452,10 @@ def load(
     path: Path | str,  # a run folder, a .safetensors file, or a name in `shipped()`
     device: torch.device | str = "cpu",
 ) -> FewShotModel:
-    "A trained model from its weights; its `experiment` and `facts` say what it is and how it was made."
+    """A trained model from its weights; its `experiment` and `facts` say what it is and how it was made.
+
+    `InputError` if there are none, or if they are broken, of another version, or not finite.
+    """
     path, name = expand(path), str(path)
     path = RunFolder(path).weights if path.is_dir() else path
     path = path if path.is_file() else shipped().get(name, path)
@@ -457,6 +471,6 @@ def load(
         with safe_open(path, "pt") as file:
             weights = {name: file.get_tensor(name) for name in file.keys()}
         check(_finite(weights), "its weights are not finite; train again with a lower learning_rate.")
-        model.load_state_dict(weights)
+        _fill(model, weights, experiment)
     model.experiment, model.facts = experiment, facts
     return model.to(device).eval()

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import pwd
 import shutil
@@ -19,7 +20,7 @@ from PIL import Image, ImageDraw
 from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 
-from fsgen import cli, experiments
+from fsgen import bench, cli, experiments
 from fsgen.conditional import ConditionalConfig, ConditionalPixelCNN
 from fsgen.datasets import DATA, OMNIGLOT_PARTS
 from fsgen.episodes import TASKS
@@ -224,23 +225,30 @@ def test_bench(fsgen, refused, tmp_path, monkeypatch):
     small = ("--layers", 1, "--colour-layers", 2, "--rounds", 1)
     code, out, error = fsgen("bench", *small, "--json", tmp_path / "bench.json")
     assert code == 0, error
-    bench = json.loads((tmp_path / "bench.json").read_text())
-    seconds = bench["median_seconds"]
-    context, forward, drawn = (seconds[f"{kind}, binary"] for kind in ("context", "forward", "sample"))
-    assert bench["sampling_over_forward"] == drawn / (context + forward)
-    assert bench["sampling_speedup"] == (context + 64 * forward) / drawn
-    assert min(bench["sampling_speedup_colour"], bench["sampling_over_forward_colour"]) > 0
-    assert min(bench["train_fraction_of_peak"], bench["train_fraction_of_peak_12x24_bf16"]) > 0
-    assert bench["images_per_second"]["train 12x24, bf16"] == 16 / seconds["train 12x24, bf16"]
-    assert bench["sampling_by_batch"]["2"]["images_per_second"] == 2 / seconds["sample, batch 2"]
-    assert bench["meta_step_ratio"] == seconds["meta"] / seconds["plain"]
-    assert bench["meta_batched_over_loop"] == seconds["meta, a task at a time"] / seconds["meta"]
-    assert min(seconds.values()) > 0 and {"plain", "meta"} <= bench["peak_megabytes"].keys()
-    assert 0 < bench["colour_head_share"] < 1 and bench["colour_megabytes_per_image"] > 0
-    batches = list(bench["colour_largest_batch"].values())
+    written = json.loads((tmp_path / "bench.json").read_text())
+    assert min(written["median_seconds"].values()) > 0 and min(written["images_per_second"].values()) > 0
+    assert {"plain", "meta"} <= written["peak_megabytes"].keys() and "2" in written["sampling_by_batch"]
+    assert 0 < written["colour_head_share"] < 1 and written["colour_megabytes_per_image"] > 0
+    batches = list(written["colour_largest_batch"].values())
     assert 0 < batches[0] and batches == sorted(batches)
     assert "meta_second_over_first_order" in out
     assert "at least 1" in refused("bench", "--rounds", 0)
+
+
+def test_ratios_of_bench():
+    sampling = {"context": 2, "forward": 1, "sample": 6}  # seconds
+    medians = {f"{kind}, {name}": s for kind, s in sampling.items() for name in bench.SAMPLED}
+    medians |= {"plain": 2, "plain, contiguous": 4, "meta": 6, "meta, a task at a time": 9}
+    medians |= {"meta on nll": 8, "meta on nll, first order": 5}
+    medians |= {"matmul, float32": 2, "train 12x64, float32": 4}
+    ratios = bench.speed_ratios(medians, layers=3)
+    pixels = math.prod(bench.SAMPLED["binary"][0])  # the naive loop's passes
+    assert ratios["sampling_speedup"] == (2 + pixels) / 6 and ratios["sampling_over_forward"] == 2
+    assert ratios["meta_step_ratio"] == 3 and ratios["meta_step_ratio_contiguous"] == 1.5
+    assert ratios["meta_batched_over_loop"] == 1.5 and ratios["meta_second_over_first_order"] == 1.6
+    work = bench.multiply_adds(3, *bench.TRAINED["12x64"])  # of a step of 4 s; a product has MATRIX**3 in 2 s
+    assert ratios["train_fraction_of_peak"] == pytest.approx(work / bench.MATRIX**3 / 2)
+    assert bench.images_per_second(medians)["train 12x64, float32"] == bench.BENCHED / 4
 
 
 def test_omniglot(fsgen, real, tmp_path):

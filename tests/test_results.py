@@ -212,7 +212,7 @@ def test_scaled_start():
 def test_figure_comes_from_the_weights(path, row, real):
     "The first 16 episodes of a figure, measured again."
     model = loaded(path)
-    experiment = cli.test_setting(model.experiment)
+    experiment = cli.episode_setting(model.experiment)
     if experiment.data != "glyphs":
         real(experiment.data)
     data = getattr(read(experiment), row["split"])

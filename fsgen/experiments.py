@@ -282,7 +282,7 @@ def build(
         model = make_model(experiment, shape, levels)
     for part in [*model.parameters(), *model.buffers()]:
         if part.dim() == 4:
-            part.data = part.data.contiguous(memory_format=torch.channels_last)
+            part.data = part.data.to(memory_format=torch.channels_last)
     return model
 
 # %% ../nbs/12_experiments.ipynb #6af73d62

@@ -672,6 +672,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                 'fsgen.training.average_decay': ('training.html#average_decay', 'fsgen/training.py'),
                                 'fsgen.training.check_launch': ('training.html#check_launch', 'fsgen/training.py'),
                                 'fsgen.training.check_one_target': ('training.html#check_one_target', 'fsgen/training.py'),
+                                'fsgen.training.data_of': ('training.html#data_of', 'fsgen/training.py'),
                                 'fsgen.training.episode_nats': ('training.html#episode_nats', 'fsgen/training.py'),
                                 'fsgen.training.keep_memory': ('training.html#keep_memory', 'fsgen/training.py'),
                                 'fsgen.training.loop': ('training.html#loop', 'fsgen/training.py'),

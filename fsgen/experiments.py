@@ -351,7 +351,7 @@ def check_fits(need: float, what: str) -> None:
         f"{have / 1e9:,.0f} GB; ask for less.",
     )
 
-
+# %% ../nbs/12_experiments.ipynb #6951f3b8
 def check_memory(
     experiment: Experiment,
     shape: tuple[int, int, int],  # (c, h, w) of the images

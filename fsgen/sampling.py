@@ -47,6 +47,8 @@ from fsgen.attention import (
     PlacesPixelCNN,
     positions,
 )
+
+# %% ../nbs/15_sampling.ipynb #d2798ead
 from fsgen.conditional import (
     ConditionalPixelCNN,
     FewShotModel,

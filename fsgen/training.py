@@ -6,7 +6,7 @@
 __all__ = ['ADAM_BETAS', 'RMSPROP_SMOOTHING', 'ALONE', 'LAUNCHERS', 'LOG_EVERY', 'M_TRIM_THRESHOLD', 'M_MMAP_THRESHOLD',
            'KEPT_BYTES', 'training_episodes', 'check_one_target', 'episode_nats', 'make_optimizer', 'average_decay',
            'microbatches', 'check_launch', 'make_accelerator', 'CapturedBackward', 'Run', 'StopSignals', 'Lossy',
-           'Meter', 'tracking', 'measure', 'loop', 'keep_memory', 'train']
+           'Meter', 'tracking', 'measure', 'loop', 'keep_memory', 'data_of', 'train']
 
 # %% ../nbs/14_training.ipynb #0820c3b8
 import contextlib
@@ -33,6 +33,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+# %% ../nbs/14_training.ipynb #49a26b02
 from .conditional import FewShotModel, in_eval_mode
 from .episodes import TASKS, Episode, ImageSet, Splits, augmented, fixed_episodes
 from fsgen.experiments import (
@@ -532,6 +533,19 @@ def keep_memory() -> None:
         for threshold in (M_TRIM_THRESHOLD, M_MMAP_THRESHOLD):
             mallopt(threshold, KEPT_BYTES)
 
+# %% ../nbs/14_training.ipynb #6928cf28
+def data_of(experiment: Experiment, splits: Splits | None, accelerator: Accelerator) -> Splits:
+    "The data of a run: those that are given, checked, or those that the experiment names."
+    if splits is None:
+        with accelerator.local_main_process_first():  # it fills the cache
+            return read_data(experiment)
+    check_splits(splits, "splits")
+    check(
+        not experiment.held_out,
+        "held_out splits the training classes of data that are read; leave splits or held_out out.",
+    )
+    return splits
+
 # %% ../nbs/14_training.ipynb #0ad1307c
 def train(
     experiment: Experiment,
@@ -547,15 +561,7 @@ def train(
         folder = RunFolder(out)
         accelerator = make_accelerator(folder.path)
         device, main = accelerator.device, accelerator.is_main_process
-        if splits is None:
-            with accelerator.local_main_process_first():  # it fills the cache
-                splits = read_data(experiment)
-        else:
-            check_splits(splits, "splits")
-            check(
-                not experiment.held_out,
-                "held_out splits the training classes of data that are read; leave splits or held_out out.",
-            )
+        splits = data_of(experiment, splits, accelerator)
         check_memory(experiment, splits.train.images.shape[1:], splits.train.levels)
         training_episodes(splits.train, experiment, 0)  # refuse what the data can't serve
         fixed_episodes(splits.test, experiment.task, experiment.shots, 1)

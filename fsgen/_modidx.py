@@ -307,6 +307,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                                    'fsgen.experiments.build': ('experiments.html#build', 'fsgen/experiments.py'),
                                    'fsgen.experiments.check_fits': ('experiments.html#check_fits', 'fsgen/experiments.py'),
                                    'fsgen.experiments.check_memory': ('experiments.html#check_memory', 'fsgen/experiments.py'),
+                                   'fsgen.experiments.check_settings': ('experiments.html#check_settings', 'fsgen/experiments.py'),
                                    'fsgen.experiments.check_splits': ('experiments.html#check_splits', 'fsgen/experiments.py'),
                                    'fsgen.experiments.energy': ('experiments.html#energy', 'fsgen/experiments.py'),
                                    'fsgen.experiments.experiment_names': ('experiments.html#experiment_names', 'fsgen/experiments.py'),

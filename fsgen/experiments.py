@@ -9,8 +9,8 @@ __all__ = ['MODELS', 'LOSSES', 'CAPTURED', 'MOST_STEPS', 'MOST_SHOTS', 'FLAGS', 
            'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS',
            'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS',
            'OTHER_PHOTOGRAPHS', 'OTHER_ROWS', 'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of',
-           'suggest', 'Experiment', 'make_model', 'build', 'check_splits', 'read_data', 'check_fits', 'check_memory',
-           'Family', 'Table', 'experiment_names', 'find_experiment']
+           'suggest', 'check_settings', 'Experiment', 'make_model', 'build', 'check_splits', 'read_data', 'check_fits',
+           'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -101,6 +101,18 @@ FLAGS = {"preset", "out", "help", "import"}  # of `fsgen train`, beside the sett
 REGISTRIES = {"data": DATA, "task": TASKS, "model": MODELS, "loss": LOSSES}  # by the field that names one
 
 
+def check_settings(
+    model: str,  # name in `MODELS`
+    settings: object,
+) -> None:
+    "`InputError` unless the settings are of the model's `config_class`."
+    config_class = MODELS[model].config_class
+    check(
+        type(settings) is config_class,
+        f"The model {model} takes settings of type {config_class.__name__}, not {settings!r}.",
+    )
+
+
 @dataclass(frozen=True)
 class Experiment(Settings):
     "All that decides a run. `settings` are those of the model, its defaults if none are given."
@@ -155,15 +167,13 @@ class Experiment(Settings):
         )
         if self.settings is None:
             object.__setattr__(self, "settings", config_class())  # frozen from here on
-        check(
-            type(self.settings) is config_class,
-            f"The model {self.model} takes settings of type {config_class.__name__}, not {self.settings!r}.",
-        )
+        check_settings(self.model, self.settings)
         for name, value in vars(self.settings).items():
             check(
-                value is None
-                or type(value) in (bool, int, float, str)  # what JSON gives back as it was
-                and not (isinstance(value, float) and not math.isfinite(value)),
+                value is None  # what JSON gives back as it was
+                or type(value) in (bool, int, str)
+                or type(value) is float
+                and math.isfinite(value),
                 f"A run records its settings as JSON; {name} of the model {self.model} can't be {value!r}, "
                 "but a number, a text, True, False or None.",
             )
@@ -216,10 +226,7 @@ class Experiment(Settings):
                       if getattr(self.settings, f.name) != f.default}  # fmt: skip
             settings = config_class(**{name: value for name, value in chosen.items() if name in theirs})
         settings = changes.pop("settings", settings)
-        check(
-            type(settings) is config_class,
-            f"The model {model} takes settings of type {config_class.__name__}, not {settings!r}.",
-        )
+        check_settings(model, settings)
         settings = replace(settings, **{name: changes.pop(name) for name in theirs & changes.keys()})
         return replace(self, settings=settings, **changes)
 

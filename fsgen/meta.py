@@ -22,7 +22,7 @@ from .likelihood import check, nll
 # %% ../nbs/06_meta.ipynb #947d1603
 HALVINGS = 3  # strided convolutions of g
 SMALLEST = 2**HALVINGS  # side of an image of which they leave a pixel
-NORM_FLOOR = 1e-6  # under the root of g's norm, whose slope has no end at zero
+NORM_FLOOR = 1e-6  # under the root of g's norm: at zero a root's slope is infinite
 
 
 class InnerLoss(nn.Module):

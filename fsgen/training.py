@@ -130,9 +130,8 @@ def make_optimizer(
     @torch.no_grad()
     def decay(optimizer, *_):
         for name, weight in model.named_parameters():
-            if (
-                "weight" in name.rpartition(".")[2] and weight.dim() > 1 and weight.requires_grad
-            ):  # not a gain
+            is_matrix = "weight" in name.rpartition(".")[2] and weight.dim() > 1  # not a gain
+            if is_matrix and weight.requires_grad:
                 weight *= 1 - optimizer.param_groups[0]["lr"] * experiment.weight_decay
 
     if experiment.weight_decay:

@@ -260,27 +260,28 @@ COORDINATES = 2  # channels of `positions` that the paper has: x and y
 
 
 class ConcatenatingEncoder(SupportEncoder):
-    "f(s) of a limited number of support images: their codes side by side (paper, section 3)."
+    "f(s) of a limited number of support images: their embeddings side by side (paper, section 3)."
 
     def __init__(
         self,
         shape: Sequence[int],  # (c, h, w) of the images
         planes: int,  # channels of the convolutions
         summary_size: int,  # of the summary vector
-        codes: int,  # support images, at most
+        embeddings: int,  # support images, at most
     ):
         super().__init__(shape, planes, summary_size)
-        self.codes = codes
-        self.summary[0] = nn.Linear(codes * planes, summary_size)
+        self.embeddings = embeddings
+        self.summary[0] = nn.Linear(embeddings * planes, summary_size)
 
     def forward(self, x: Tensor) -> Tensor:  # scaled support (b, s, c, h, w) -> (b, summary_size)
         b, s = x.shape[:2]
         check(
-            s <= self.codes,
-            f"The codes of at most {self.codes} images are concatenated, and {s} came; set codes={s}.",
+            s <= self.embeddings,
+            f"The embeddings of at most {self.embeddings} images are concatenated, and {s} came; "
+            f"set embeddings={s}.",
         )
-        codes = self.code(x.flatten(0, 1)).view(b, -1)
-        return self.summary(F.pad(codes, (0, self.summary[0].in_features - codes.shape[1])))
+        embeddings = self.embedding(x.flatten(0, 1)).view(b, -1)
+        return self.summary(F.pad(embeddings, (0, self.summary[0].in_features - embeddings.shape[1])))
 
 
 @dataclass(frozen=True)
@@ -289,12 +290,12 @@ class PaperAttentionConfig(AttentionConfig):
 
     additive: bool = True
     start: Literal["uniform"] = "uniform"
-    codes: int = 4  # support images, at most; the codes of missing ones are zeros
+    embeddings: int = 4  # support images, at most; the embeddings of missing ones are zeros
 
     def __post_init__(self):
         super().__post_init__()
         check(self.additive, "The paper's score is additive; for the dot product use the model attention.")
-        self.check_at_least(1, "codes")
+        self.check_at_least(1, "embeddings")
 
 
 class PaperAttentionPixelCNN(AttentionPixelCNN):
@@ -310,7 +311,7 @@ class PaperAttentionPixelCNN(AttentionPixelCNN):
     ):
         super().__init__(shape, levels, config)
         config, planes, margin = self.config, self.config.patch_planes, PATCH_KERNEL // 2
-        self.encoder = ConcatenatingEncoder(shape, config.skip, config.summary_size, config.codes)
+        self.encoder = ConcatenatingEncoder(shape, config.skip, config.summary_size, config.embeddings)
         config.initialise(self.encoder)
         self.attention.query = PlacedLinear(config.planes, planes, COORDINATES, normalised=False)
         self.patches = nn.Sequential(

@@ -955,7 +955,8 @@ def demo_command(
         task: {model: find_experiment(f"{family}-{model}") for model in models}
         for task, (family, models) in DEMO.items()
     }
-    run_all([e for of_task in wanted.values() for e in of_task.values()], out, DEMO_WORKERS)
+    trainings = [e for of_task in wanted.values() for e in of_task.values()]
+    run_all(trainings[::-1], out, DEMO_WORKERS)  # the longest first, so that no worker waits at the end
     for task, experiments in wanted.items():
         rows += show_demo(task, experiments, out)
     write_json(out / "results.json", rows)

@@ -44,15 +44,15 @@ class SupportEncoder(nn.Module):
                 layers += [nn.Conv2d(planes, planes, SUPPORT_KERNEL, padding=SUPPORT_KERNEL // 2), nn.ReLU()]
             layers.append(nn.MaxPool2d((min(h, 2), min(w, 2))))
             h, w = max(h // 2, 1), max(w // 2, 1)
-        self.code = nn.Sequential(*layers, nn.Flatten())
+        self.embedding = nn.Sequential(*layers, nn.Flatten())
         self.summary = nn.Sequential(
             nn.Linear(planes, summary_size), nn.ReLU(), nn.Linear(summary_size, summary_size)
         )
 
     def forward(self, x: Tensor) -> Tensor:  # scaled support (b, s, c, h, w) -> (b, summary_size)
         b, s = x.shape[:2]
-        codes = self.code(x.flatten(0, 1)).view(b, s, -1)  # (b, s, planes)
-        return self.summary(codes.mean(1))
+        embeddings = self.embedding(x.flatten(0, 1)).view(b, s, -1)  # (b, s, planes)
+        return self.summary(embeddings.mean(1))
 
 # %% ../nbs/04_conditional.ipynb #92263302
 INTEGERS = torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64

@@ -194,10 +194,11 @@ class Experiment(Settings):
             f"turns and affine are for support and target of one class, not for {self.task}.",
         )
         if isinstance(self.settings, PaperAttentionConfig):
-            codes = self.settings.codes
+            most = self.settings.embeddings
             check(
-                self.shots <= codes,
-                f"The model {self.model} takes at most codes={codes} support images; set codes={self.shots}.",
+                self.shots <= most,
+                f"The model {self.model} takes at most embeddings={most} support images; "
+                f"set embeddings={self.shots}.",
             )
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
@@ -404,7 +405,7 @@ class Family:
         has = {f.name for settings in (default, default.settings) for f in fields(settings)}
         common = self.common
         if isinstance(default.settings, PaperAttentionConfig):
-            common = {"codes": common.get("shots", default.shots)} | common
+            common = {"embeddings": common.get("shots", default.shots)} | common
         changes = {k: v for k, v in common.items() if k in has} | self.own.get(model, {})
         return default.vary(**changes)
 

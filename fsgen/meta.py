@@ -33,7 +33,7 @@ class InnerLoss(nn.Module):
     def __init__(
         self,
         body: PixelCNN,
-        learned: bool,  # the norm of g's codes, not the negative log-likelihood
+        learned: bool,  # the norm of g's outputs, not the negative log-likelihood
         stride: int,  # of g's convolutions, pixels
     ):
         super().__init__()
@@ -44,10 +44,10 @@ class InnerLoss(nn.Module):
             convs = [nn.Conv2d(skip, skip, 3, stride, padding=1) for _ in range(HALVINGS)]
             self.g = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
 
-    def norm(self, codes: Tensor) -> Tensor:  # (s, skip, ...) -> ()
-        "Root of the sum of the codes' squares, which are averaged over the supports."
-        wide = torch.promote_types(codes.dtype, torch.float32)  # bf16 would round the sum
-        return (codes.to(wide).square().mean(0).sum() + NORM_FLOOR).sqrt()
+    def norm(self, outputs: Tensor) -> Tensor:  # (s, skip, ...) -> ()
+        "Root of the sum of the squares of g's outputs, which are averaged over the supports."
+        wide = torch.promote_types(outputs.dtype, torch.float32)  # bf16 would round the sum
+        return (outputs.to(wide).square().mean(0).sum() + NORM_FLOOR).sqrt()
 
     def forward(self, support: Tensor, x: Tensor) -> Tensor:
         "One support set, as levels and scaled (s, c, h, w) -> its inner loss, a scalar."

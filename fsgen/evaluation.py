@@ -337,10 +337,13 @@ def seed_table(
     titles: dict[str, str]
     | None = None,  # of the experiments to show, by name; all under their names if None
 ) -> str:
-    "A Markdown table, the lowest mean first: mean and spread over seeds, error over classes, every figure."
+    """A Markdown table, the lowest mean first: mean and spread over seeds, error over classes, every figure.
+
+    The seconds are of a training, a mean over seeds, on whatever machines trained them.
+    """
     gathered = by_seed(rows)
     titles = dict(zip(gathered, gathered, strict=True)) if titles is None else titles
-    lines = [["", "nats/dim, mean", "± over seeds", "± over classes", "each seed", "parameters"]]
+    lines = [["", "nats/dim, mean", "± over seeds", "± over classes", "each seed", "parameters", "seconds"]]
     for name, same in gathered.items():
         if name in titles:
             seeds, classes = spread(same), mean_error(same)
@@ -351,6 +354,7 @@ def seed_table(
                 "" if classes is None else f"{classes:.4f}",
                 ", ".join(f"{row['nats_per_dim']:.4f}" for row in same),
                 f"{same[0]['parameters']:,}",
+                f"{statistics.mean(row['seconds'] for row in same):,.0f}",
             ])  # fmt: skip
     return markdown(lines)
 

@@ -595,7 +595,7 @@ MAIN_ROWS = {  # the models, and what they have to beat
     "attention": {}, "copying": {}, "meta": {}, "place-meta": {},
 }  # fmt: skip
 CHARACTERS_ROWS = "no-support", "mean-image", "conditional", "attention", "copying", "meta"
-PUBLISHED = {  # on Omniglot, by model and shots: nats/dim on test and train (paper, tables 1 and 3)
+PUBLISHED = {  # Omniglot, by model and shots: nats/dim on test and train (paper, tables 1 and 3; second-hand)
     "conditional": {1: (0.077, 0.070), 2: (0.077, 0.068), 4: (0.077, 0.067), 8: (0.076, 0.065)},
     "attention": {1: (0.071, 0.066), 2: (0.068, 0.064), 4: (0.066, 0.062), 8: (0.064, 0.060)},
     "meta": {4: (0.068, 0.065)},

@@ -44,9 +44,12 @@ def main():
     asked = set(sys.argv[1:]) <= {"-h", "--help"} and sys.stdout is not None
     if asked and not entry_points(group="fsgen"):
         show_help()
-    import fsgen.bench  # noqa: F401  registers the command bench
-    from fsgen.cli import main
-
+    try:
+        import fsgen.bench  # noqa: F401  registers the command bench
+        from fsgen.cli import main
+    except KeyboardInterrupt:  # torch takes seconds to import
+        print("fsgen: Stopped.", file=sys.stderr)
+        sys.exit(130)
     main()
 
 

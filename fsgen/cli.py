@@ -227,8 +227,9 @@ def find_root(
     if named is not None or not recorded:
         return str(named or "")
     with contextlib.suppress(OSError, ValueError, TypeError, KeyError, RecursionError):
-        if jsonlib.loads((run / "config.json").read_bytes())["root"] == recorded:
-            return recorded
+        root = jsonlib.loads((run / "config.json").read_bytes())["root"]
+        if isinstance(root, str) and root:  # the images may have moved since the weights were written
+            return root
     check(
         not {"/", "~"} & set(recorded) and bool(recorded.strip(".")),
         f"{run} was trained on {recorded!r}, a path that only its weights name; "
@@ -837,12 +838,12 @@ def as_markdown(
 # %% ../nbs/17_cli.ipynb #de5d55b8
 def reproduce_table(
     table: Table,
+    experiments: Sequence[Experiment],  # its trainings, or its rows at the rates that they try
     folder: Path,  # of its runs
-    workers: int,
-    rates: bool,
+    workers: int,  # trainings at a time
+    rates: bool,  # whether they are rates, which nothing is compared with
 ) -> list[dict]:  # rows of results.json
-    "Train, measure, compare and print one table; `workers` and `rates` as `reproduce_command` takes them."
-    experiments = table.rates() if rates else table.trainings()
+    "Train, measure, compare and print one table."
     run_all(experiments, folder, workers)
     measured = {e.name: read_measured(e, folder / e.name) for e in experiments}
     if not rates:
@@ -878,10 +879,10 @@ def reproduce_command(
     if json is not None:
         check_writable(json)
     names, ending = GROUPS.get(table, (table,)), "-brief" * brief
-    tables = {name: chosen_table(name, brief, seeds) for name in names}  # refused before any is trained
-    rows = []
-    for name, chosen in tables.items():
-        rows += reproduce_table(chosen, out / f"{name}{ending}", workers, rates)
+    tables, rows = [chosen_table(name, brief, seeds) for name in names], []
+    trainings = [table.rates() if rates else table.trainings() for table in tables]  # refused before any
+    for name, chosen, experiments in zip(names, tables, trainings, strict=True):
+        rows += reproduce_table(chosen, experiments, out / f"{name}{ending}", workers, rates)
     if json is not None:
         write_json(json, rows)
 
@@ -1050,6 +1051,8 @@ ABOUT = """Few-shot autoregressive density estimation.
 def run_command(args: Sequence[str]) -> None:
     "Run one command line. A shell writes `~` out at the start of a word, this does after --FLAG= too."
     args = import_modules(args) or ["--help"]
+    empty = ("--out", "") in pairwise(args) or "--out=" in args  # a variable of a shell that isn't set
+    check(not empty, "--out is empty; name a folder (. is this one).")
     if args == ["train"]:
         args.append("--help")
     if args[0] == "train":  # its defaults are those of the experiment that is named
@@ -1116,8 +1119,10 @@ def answered(work: Callable[[], None]) -> tuple[int, str]:
         if "can't allocate memory" not in str(error):  # of torch's allocator on the CPU
             raise
         return 2, FULL
-    except (InputError, OSError) as error:
+    except InputError as error:
         return 2, str(error)
+    except OSError as error:
+        return 2, f"{error.filename}: {error.strerror}." if error.filename else str(error)
     except KeyboardInterrupt as stop:
         return 130, f"{str(stop) or 'Stopped.'} Run the same command to go on."
 

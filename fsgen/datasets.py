@@ -131,7 +131,8 @@ def read_photographs(
 
     `InputError` for a size or a number of levels that isn't offered.
     """
-    check(8 <= size <= 512, f"Photographs can be shrunk to 8 to 512 pixels; asked for {size}.")
+    whole = type(size) is int and 8 <= size <= 512
+    check(whole, f"Photographs can be shrunk to 8 to 512 pixels; asked for {size}.")
     check(
         levels in (2, 4, 8, 16, 32, 64, 128, 256),
         f"levels must be a power of two from 2 to 256, not {levels}.",
@@ -334,7 +335,7 @@ def omniglot(
     `InputError` if the files are missing or not the official ones, or can't be pooled to that size.
     """
     check(
-        pools_to(OMNIGLOT_SIDE, size),
+        type(size) is int and pools_to(OMNIGLOT_SIDE, size),
         f"Omniglot's {OMNIGLOT_SIDE} pixels can't be pooled to {size}; "
         "26 (the paper's), 21, 35 and 52 are possible.",
     )

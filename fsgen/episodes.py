@@ -5,8 +5,8 @@
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'GLYPH_SIZES', 'characters', 'products', 'SHIFT', 'inversion',
            'identity', 'shift', 'TASKS', 'MOVE', 'ANGLE', 'SHEAR', 'ZOOM', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits',
-           'render', 'is_test', 'glyphs', 'same_class', 'augmented', 'fixed_episodes', 'fixed_classes', 'check_classes',
-           'by_class', 'clustered_error', 'group', 'choose', 'held_out']
+           'render', 'is_test', 'glyphs', 'same_class', 'augmented', 'make_episodes', 'fixed_episodes', 'fixed_classes',
+           'check_classes', 'by_class', 'clustered_error', 'group', 'choose', 'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
@@ -59,6 +59,7 @@ class ImageSet:
             f"Labels must be int64 (n,), not {labels.dtype} of shape {tuple(labels.shape)}.",
         )
         check(all(isinstance(name, str) for name in names), f"Class names must be words, not {names!r:.60}.")
+        check(len({*names}) == len(names), f"Two classes have one name: {names!r:.200}.")
         check(type(levels) is int and 2 <= levels <= 256, f"levels must be 2 to 256, an int, not {levels!r}.")
         check(
             images.dtype == torch.uint8 and images.dim() == 4 and len(images) > 0,
@@ -181,7 +182,8 @@ def glyphs(
 
     `InputError` for a size that isn't in `GLYPH_SIZES`.
     """
-    check(size in GLYPH_SIZES, f"Glyphs can be drawn at 8 to 64 pixels; asked for {size}.")
+    whole = type(size) is int and size in GLYPH_SIZES
+    check(whole, f"Glyphs can be drawn at 8 to 64 pixels; asked for {size}.")
     drawn = _draw_letters(size)
     test = [letter for letter in drawn if is_test(letter)]
     test_images = {image.tobytes() for letter in test for image in drawn[letter]}
@@ -300,6 +302,28 @@ def augmented(
         images = bent.to(images.dtype).view_as(images)
     return Episode(images[:, :s], images[:, s:].flatten(0, 1))
 
+# %% ../nbs/03_episodes.ipynb #00c5b527
+def make_episodes(
+    task: str,  # name in TASKS
+    data: ImageSet,
+    indices: Tensor,  # (n,) of a target of each episode
+    shots: int,  # images in a support set
+    generator: torch.Generator,  # on the data's device
+    targets: int = 1,  # of a support set
+) -> Episode:
+    "The episodes of a task; `InputError` unless they are as many, and as large, as was asked for."
+    check(type(shots) is int, f"shots must be a whole number, not {shots!r}.")
+    made = TASKS[task](data, indices, shots, generator, targets)
+    check(isinstance(made, Episode), f"The task {task} must make an Episode, not a {type(made).__name__}.")
+    support, target = made
+    wanted = (len(indices), shots), len(indices) * targets
+    check(
+        (support.shape[:2], len(target)) == wanted,
+        f"The task {task} must make {len(indices)} support sets of {shots}, with {targets} targets each; "
+        f"it made {' of '.join(map(str, support.shape[:2]))}, with {len(target)} in all.",
+    )
+    return made
+
 # %% ../nbs/03_episodes.ipynb #b3147b80
 def _fixed_targets(data, episodes, seed):
     check(episodes is None or episodes > 0, f"At least 1 episode is needed, not {episodes}.")
@@ -320,7 +344,7 @@ def fixed_episodes(
     """
     check(task in TASKS, f"There is no task {task!r}; choose one of {', '.join(TASKS)}.")
     indices, generator = _fixed_targets(data, episodes, seed)
-    return TASKS[task](data.to("cpu"), indices, shots, generator)
+    return make_episodes(task, data.to("cpu"), indices, shots, generator)
 
 
 def fixed_classes(
@@ -334,8 +358,9 @@ def fixed_classes(
 
 # %% ../nbs/03_episodes.ipynb #e46c49d2
 def check_classes(classes: Sequence[str], n: int):
-    "`InputError` unless there is a class for each of n episodes."
+    "`InputError` unless there is a class for each of n episodes, by name."
     check(len(classes) == n, f"Every episode needs its class; got {len(classes)} for {n} episodes.")
+    check(all(isinstance(name, str) for name in classes), f"Classes go by their names, not {classes!r:.60}.")
 
 
 def by_class(

@@ -84,6 +84,8 @@ def evaluate(
         row |= {"classes": len(set(classes)), "groups": by_group(nats, classes)}
     row |= {
         "shots": episodes.support.shape[1],
+        "shape": list(model.shape),
+        "levels": model.levels,
         "parameters": sum(p.numel() for p in model.parameters()),
         "first_nats": nats[:FIRST].tolist(),
     }
@@ -261,7 +263,7 @@ def told_apart(
             return names
     raise InputError("Two rows can't be told apart by model, experiment or run; leave one of them out.")
 
-
+# %% ../nbs/16_evaluation.ipynb #c7d5d256
 def table(
     rows: Iterable[dict],  # of results.json
 ) -> str:
@@ -271,6 +273,9 @@ def table(
         shots = "" if row["task"] == "inversion" else f" {row['shots']}-shot"
         columns.append(f"{row['task']}{shots}, {row['data']} {row['split']}")
     names = told_apart(rows, columns)
+    for column in columns:
+        images = {row.get("images") for row, other in zip(rows, columns, strict=True) if other == column}
+        check(len(images) == 1, f"Not all rows of the column {column} were measured on the same images.")
     cells = {tuple(key): with_error(row) for *key, row in zip(names, columns, rows, strict=True)}
     names, columns = dict.fromkeys(names), dict.fromkeys(columns)
     lines = [[name, *(cells.get((name, column), "") for column in columns)] for name in names]
@@ -305,7 +310,8 @@ def by_seed(
 ) -> dict[str, list[dict]]:  # by what they are called, the lowest mean first
     """The rows of each experiment, in the order of their seeds.
 
-    An experiment is called by its name, without a seed at its end. `InputError` if a seed comes twice.
+    An experiment is called by its name, without a seed at its end.
+    `InputError` if a seed comes twice, or if they were measured on different images.
     """
     gathered: dict[str, list[dict]] = {}
     for row in sorted(rows, key=lambda row: row["seed"]):
@@ -313,9 +319,14 @@ def by_seed(
     for name, same in gathered.items():
         seeds = [row["seed"] for row in same]
         check(len({*seeds}) == len(seeds), f"{name} has two rows of one seed: {seeds}.")
+        check(
+            len({row.get("images") for row in same}) == 1,
+            f"The seeds of {name} were measured on different images, as its data have changed in between; "
+            "remove the runs of before, and train them again.",
+        )
     return dict(sorted(gathered.items(), key=lambda item: mean_of(item[1])))
 
-
+# %% ../nbs/16_evaluation.ipynb #189fedb3
 def mean_of(rows: Sequence[dict]) -> float:
     "Mean nats/dim of rows."
     return statistics.mean(row["nats_per_dim"] for row in rows)

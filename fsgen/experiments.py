@@ -312,6 +312,7 @@ def read_data(experiment: Experiment) -> Splits:
     read = DATA[experiment.data].read
     takes = signature(read).parameters
     options = {"root": experiment.root or None, "levels": experiment.levels}
+    check(bool(takes), f"The reader of {experiment.data} must take the size of the images.")
     check("root" in takes or not experiment.root, f"{experiment.data} is read from no root; leave it out.")
     check(
         "levels" in takes or experiment.levels in (2, Experiment.levels),
@@ -389,6 +390,9 @@ class Family:
 
     common: dict[str, Any]  # fields, and settings for the models that have them
     own: dict[str, dict[str, Any]] = field(default_factory=dict)  # what a model of that name has otherwise
+
+    def __post_init__(self):
+        check(isinstance(self.common, dict), f"A family has its fields in a dict, not {self.common!r:.60}.")
 
     def experiment(self, name: str, model: str) -> Experiment:
         "The family's experiment for a model, under its name."
@@ -520,6 +524,10 @@ class Table(Settings):
         check(
             self.family in FAMILIES, f"There is no family {self.family!r}; {suggest(self.family, FAMILIES)}"
         )
+        for row, changes in self.rows.items():
+            check(
+                isinstance(changes, dict), f"The row {row!r} must be a dict of changes, not {changes!r:.60}."
+            )
         for row in (self.to, *self.best, *self.claims):
             self.check_row(row)
         for row, rate in self.best.items():

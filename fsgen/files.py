@@ -156,6 +156,8 @@ def _in_zip(path, archive):  # -> entries of the files by their names, what is p
         if any(map(left_behind, parts)):
             continue
         if kind in (0, stat.S_IFREG):
+            if name in places:
+                odd.append(f"{name} (there twice, the first time)")
             places[name] = info
         else:
             odd.append(f"{name} (no regular file)")
@@ -291,7 +293,7 @@ class Files:
             return place.file_size, place.CRC
         with _reading(place):
             info = os.stat(place)
-        return info.st_size, info.st_mtime_ns
+        return info.st_size, info.st_ctime_ns  # the time of writing can be set back, as by an unpacker
 
 # %% ../nbs/10_files.ipynb #b2c2a6f6
 PART = ".part"  # ending of what is being written

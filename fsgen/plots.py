@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -37,12 +38,12 @@ def draw(
     levels: int,
     colour: str | None = None,  # of the frame
 ) -> None:
-    "One image; a single channel is drawn as ink on paper."
+    "One image: three channels as colours, others as ink on paper, side by side."
     image = image.float().cpu().numpy() / (levels - 1)
     if len(image) == 3:
         ax.imshow(image.transpose(1, 2, 0), interpolation="nearest")
     else:
-        ax.imshow(image[0], cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
+        ax.imshow(np.hstack(image), cmap="gray_r", vmin=0, vmax=1, interpolation="nearest")
     ax.set_xticks([])
     ax.set_yticks([])
     ax.spines[:].set(color=colour or "0.8", linewidth=2 if colour else 0.5)

@@ -302,8 +302,8 @@ class RunFolder:
                 with _explained(self.path / name):
                     theirs = _experiment(facts["experiment"])
                 self.check_same(name, theirs, experiment)
-        if there is None or not trained:
-            if broken or trained:
+        if there is None or not trained or there.root != experiment.root:
+            if broken or there is None and trained:
                 check(
                     any(saved.values()),
                     f"{config} {broken or 'is gone'}, and no other file says what was trained here; "
@@ -314,9 +314,12 @@ class RunFolder:
         return state
 
     def check_same(self, name: str, there: Experiment, experiment: Experiment):
-        "`InputError` if the file of that name is of another experiment."
+        """`InputError` if the file of that name is of another experiment.
+
+        Its root may be another: the images may have moved, and `Run.resume` tells whether they are the same.
+        """
         record, there = (json.loads(_json(one.record())) for one in (experiment, there))
-        differ = [k for k, v in record.items() if there.get(k, v) != v]  # another model has other settings
+        differ = [k for k, v in record.items() if there.get(k, v) != v and k != "root"]  # of other settings
         check(
             not differ,
             f"{self.path} holds another run: {name} has {', '.join(f'{k}={there[k]}' for k in differ)}; "
@@ -333,7 +336,7 @@ class RunFolder:
     def metrics(self) -> list[dict]:
         "The lines of metrics.jsonl that can be read, as a kill may have cut the last; none without a file."
         path, lines = self.path / "metrics.jsonl", []
-        for text in path.read_bytes().splitlines() if path.exists() else []:
+        for text in path.read_bytes().splitlines() if path.is_file() else []:
             with suppress(ValueError):
                 line = _object(text)
                 if type(line.get("step")) is int and type(line.get("loss")) in (int, float):
@@ -457,9 +460,9 @@ def load(
     `InputError` if there are none, or if they are broken, of another version, or not finite.
     """
     path, name = expand(path), str(path)
-    path = RunFolder(path).weights if path.is_dir() else path
-    path = path if path.is_file() else shipped().get(name, path)
-    if not path.is_file():
+    path = RunFolder(path).weights if os.path.isdir(path) else path
+    path = path if os.path.isfile(path) else shipped().get(name, path)
+    if not os.path.isfile(path):  # a name can be too long for the methods of a Path
         raise InputError(
             f"{path} is not there; give a run folder that `fsgen train` made, a .safetensors file, or the "
             f"name of a model that comes with fsgen: {suggest(name, shipped())}"

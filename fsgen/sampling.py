@@ -215,13 +215,17 @@ def check_plain(
     part: nn.Module,  # of a model, whose weights are read and whose `forward` isn't called
     name: str,  # of it in the model
 ):
-    "`InputError` if a module in it has forward hooks, computes its weights or is of another class than ours."
+    """`InputError` unless all modules in it are as their classes of ours have them.
+
+    They may have no hooks, no weights that are computed, and no `forward` that was set on them alone.
+    """
     for inner, module in part.named_modules(prefix=name):
         if inner.startswith(CALLED):
             continue
         unheeded = {
             "forward hooks": module._forward_hooks or module._forward_pre_hooks,
             "a parametrization": is_parametrized(module),
+            "a forward of its own": "forward" in vars(module),
             f"the class {type(module).__name__}": type(module) not in PLAIN,
         }
         for what, found in unheeded.items():
@@ -526,6 +530,12 @@ class CachedSampler:
         check(cls in SAMPLERS, f"{cls.__name__} has no entry in SAMPLERS: ancestral_sample draws from it.")
         check(body is known, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
         check_plain(model.body, "body")
+        own = sorted({"context", "encode", "logits", "predict", "repeat"} & vars(model).keys())
+        check(
+            not own,
+            f"The model has its own {' and '.join(own)}, which the fast sampler does not heed: "
+            "draw with ancestral_sample, from the model's logits.",
+        )
         inputs = SAMPLERS[cls](model, model.context(support), samples)
         check(
             isinstance(inputs, BodyInputs),
@@ -686,7 +696,7 @@ def sample(
     A class that is not in `SAMPLERS` is drawn by `ancestral_sample`, with a warning.
     `InputError` if shapes don't fit, or if the model's entry doesn't give what its body reads.
     """
-    check(samples >= 1, f"samples, the images for each support set, must be at least 1, not {samples}.")
+    check(type(samples) is int and samples > 0, f"samples must be a whole number above 0, not {samples}.")
     model.check_images(support.cpu(), "The support set", 5)  # a GPU's values are not looked at
     shape, device = (len(support) * samples, *model.shape), model.device
     support, kept = support.to(device), check_given(given, keep, shape)

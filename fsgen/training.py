@@ -35,7 +35,7 @@ from tqdm.auto import tqdm
 
 # %% ../nbs/14_training.ipynb #49a26b02
 from .conditional import FewShotModel, in_eval_mode
-from .episodes import TASKS, Episode, ImageSet, Splits, augmented, fixed_episodes
+from .episodes import Episode, ImageSet, Splits, augmented, fixed_episodes, make_episodes
 from fsgen.experiments import (
     CAPTURED,
     LOSSES,
@@ -66,17 +66,7 @@ def training_episodes(
         shots = random.Random(seed).randint(1, shots)  # the same on every device
     generator = torch.Generator(device).manual_seed(seed)
     indices = torch.randint(len(data), (experiment.batch,), generator=generator, device=device)
-    episode = TASKS[experiment.task](data, indices, shots, generator, experiment.targets)
-    check(
-        isinstance(episode, Episode),
-        f"The task {experiment.task} must make an Episode, not a {type(episode).__name__}.",
-    )
-    support, target = episode
-    check(
-        len(support) == experiment.batch and len(target) == experiment.batch * experiment.targets,
-        f"The task {experiment.task} must make {experiment.batch} support sets with {experiment.targets} "
-        f"targets each, not {len(support)} with {len(target)} in all.",
-    )
+    episode = make_episodes(experiment.task, data, indices, shots, generator, experiment.targets)
     if not (experiment.turns or experiment.affine):
         return episode
     check(
@@ -100,10 +90,13 @@ def episode_nats(
 ) -> Tensor:  # (n,) nats/dim, on the CPU
     """Nats/dim of every episode, measured in eval mode whatever mode the model is in.
 
+    It changes the model's mode meanwhile: one thread at a time may use it.
     `InputError` if an episode doesn't suit the model, or `batch` is below 1.
     """
     support, target = episodes
-    check(batch >= 1, f"batch, the episodes at a time, must be at least 1, not {batch}.")
+    check(
+        type(batch) is int and batch >= 1, f"batch, the episodes at a time, must be 1 or more, not {batch}."
+    )
     check_one_target(episodes)
     model.check_images(support.cpu(), "The support set", 5)  # a GPU's values are not looked at
     model.check_images(target.cpu(), "The images", 4)
@@ -120,8 +113,9 @@ def make_optimizer(
     model: nn.Module,
     experiment: Experiment,
 ) -> tuple[torch.optim.Optimizer, torch.optim.lr_scheduler.LRScheduler]:
-    "The optimizer, and its schedule: linear warm-up, then a cosine to zero."
+    "The optimizer, and its schedule: linear warm-up, then a cosine to zero. `InputError` without weights."
     rate, warmup, steps = experiment.learning_rate, experiment.warmup, experiment.steps
+    check(any(True for _ in model.parameters()), f"The model {experiment.model} has no weights to train.")
     if experiment.optimizer == "adam":
         optimizer = torch.optim.Adam(model.parameters(), rate, betas=ADAM_BETAS, fused=True)
     else:
@@ -187,16 +181,22 @@ def check_launch() -> None:
 def make_accelerator(
     out: Path,  # run folder, where trackers write
 ) -> Accelerator:
-    "This process among those that `accelerate launch` started, or the only one."
+    """This process among those that `accelerate launch` started, or the only one.
+
+    `InputError` if accelerate has been set up otherwise.
+    """
     check_launch()
     waits = InitProcessGroupKwargs(timeout=timedelta(hours=1))  # a data set is unpacked, a test is long
-    return Accelerator(
-        cpu=default_device().type == "cpu",
-        mixed_precision="no",  # autocast is entered in `Run.backward`
-        log_with="tensorboard" if is_tensorboard_available() else None,
-        project_dir=out,
-        kwargs_handlers=[waits],
-    )
+    try:
+        return Accelerator(
+            cpu=default_device().type == "cpu",
+            mixed_precision="no",  # autocast is entered in `Run.backward`
+            log_with="tensorboard" if is_tensorboard_available() else None,
+            project_dir=out,
+            kwargs_handlers=[waits],
+        )
+    except (ValueError, ImportError) as error:  # an Accelerator of yours, or variables that ask for more
+        raise InputError(f"accelerate is set up otherwise in this process: {error}") from error
 
 # %% ../nbs/14_training.ipynb #b32ea545
 class CapturedBackward:
@@ -237,6 +237,10 @@ class Run:
         folder: RunFolder,
         accelerator: Accelerator,
     ):
+        check(
+            torch.is_grad_enabled() and not torch.is_inference_mode_enabled(),
+            "Training needs gradients: call train outside of torch.no_grad() and torch.inference_mode().",
+        )
         self.experiment, self.splits, self.folder = experiment, splits, folder
         self.accelerator, self.device = accelerator, accelerator.device
         self.data = data = splits.train.to(self.device)

@@ -9,6 +9,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import textwrap
 import time
 import zipfile
 from dataclasses import dataclass, replace
@@ -736,3 +737,70 @@ def test_bad_own_drawings(refused, drawings, tmp_path, monkeypatch):
     assert "large.png can't be used" in refused("score", "characters", bomb, "--support", drawings[0])
     monkeypatch.setattr("fsgen.datasets.LARGEST_FILE", 100)
     assert "0.png is too large" in refused("sample", "characters", "--support", drawings[0])
+
+
+def test_a_table_of_seeds_measured_on_other_images_is_refused(fsgen, refused, tmp_path, monkeypatch):
+    family = experiments.Family(
+        experiments.GLYPHS | dict(size=8, layers=1, planes=3, skip=3, steps=2, batch=2)
+    )
+    monkeypatch.setitem(experiments.FAMILIES, "tt", family)
+    table = experiments.Table("tt", {"no-support": {}}, to="no-support", seeds=1)
+    monkeypatch.setitem(experiments.TABLES, "tt", table)
+    line = ("reproduce", "tt", "--out", tmp_path, "--seeds")
+    assert fsgen(*line, 1)[0] == 0
+    path = tmp_path / "tt" / "tt-no-support-0" / cli.MEASURED
+    parts = json.loads(path.read_text())
+    for part in parts:
+        part["row"]["images"] = "of before"
+    path.write_text(json.dumps(parts))
+    assert "measured on different images" in refused(*line, 2)
+
+
+def test_an_empty_out_is_refused(refused):
+    for out in (("--out", ""), ("--out=",)):
+        assert "--out is empty" in refused("train", NAME, *TINY, "--steps", 2, *out)
+
+
+def test_a_bad_table_of_a_group_is_found_before_a_training(refused, tmp_path, monkeypatch):
+    good = experiments.Table("glyphs-4shot", {"no-support": {}}, to="no-support", seeds=1)
+    bad = replace(good, rows={"no-support": {}, "oops": {}})
+    for name, each in (("good", good), ("bad", bad)):
+        monkeypatch.setitem(experiments.TABLES, name, each)
+    monkeypatch.setitem(experiments.GROUPS, "both", ("good", "bad"))
+    assert "There is no model 'oops'" in refused("reproduce", "both", "--out", tmp_path)
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_run_whose_images_moved_goes_on(fsgen, tmp_path):
+    for part in ("here", "there"):
+        for k in range(10):
+            (tmp_path / part / str(k)).mkdir(parents=True)
+            for i in range(3):
+                colour = (20 * k, 80 * i, 100)
+                Image.new("RGB", (9, 9), colour).save(tmp_path / part / str(k) / f"{i}.png")
+    words = "--data folder --task products --size 8 --layers 1 --planes 3 --skip 3 --batch 2".split()
+    line = ("train", "custom", *words, "--steps", 4, "--checkpoint-every", 2, "--out", tmp_path / "run")
+    assert fsgen(*line, "--root", tmp_path / "here")[0] == 0
+    (tmp_path / "run" / "weights.safetensors").unlink()
+    shutil.rmtree(tmp_path / "here")
+    code, _, error = fsgen(*line, "--root", tmp_path / "there")
+    assert code == 0, error
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["root"] == str(tmp_path / "there")
+    code, _, error = fsgen("evaluate", tmp_path / "run")
+    assert code == 0, error
+
+
+def test_interrupted_while_torch_is_imported():
+    script = """
+        import sys, fsgen.__main__
+        class Interrupted:
+            def find_spec(self, name, *_):
+                if name == "torch":
+                    raise KeyboardInterrupt
+        sys.meta_path.insert(0, Interrupted())
+        sys.argv = ["fsgen", "data"]
+        fsgen.__main__.main()
+    """
+    line = [sys.executable, "-c", textwrap.dedent(script)]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (130, "fsgen: Stopped.\n")

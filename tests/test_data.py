@@ -299,6 +299,31 @@ def test_links_and_what_is_no_file(tmp_path, capsys):
         list_folder(tmp_path / "pipe.zip")
 
 
+def test_zip_with_one_name_twice(tmp_path, capsys):
+    with zipfile.ZipFile(tmp_path / "twice.zip", "w") as archive:
+        for k, name in enumerate(("a/0.png", "./a//0.png", "b/1.png")):
+            archive.writestr(name, noise(8, k))
+    files = Files(tmp_path / "twice.zip")
+    assert files.read("a/0.png") == noise(8, 1)
+    assert "passed over: a/0.png (there twice, the first time)" in capsys.readouterr().err
+
+
+def test_folder_whose_pictures_changed_at_one_size_and_time(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSGEN_CACHE", str(tmp_path / "cache"))
+
+    def unpacked(seed):  # as from an archive that keeps the times of writing
+        shutil.rmtree(tmp_path / "pictures", ignore_errors=True)
+        for k in range(12):
+            path = tmp_path / f"pictures/{k // 6}/{k}.ppm"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            pixels = np.random.default_rng(seed + k).integers(256, size=(8, 8, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(path)
+            os.utime(path, (0, 0))
+        return photographs("folder", 8, root=tmp_path / "pictures").train.fingerprint
+
+    assert unpacked(0) != unpacked(100)
+
+
 def test_zip_with_a_link(tmp_path, capsys):
     with zipfile.ZipFile(zip_of(tmp_path / "x.zip", CLASSES), "a") as archive:
         link = zipfile.ZipInfo("a/link.png")

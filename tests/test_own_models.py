@@ -11,10 +11,19 @@ from torch import Tensor, nn
 from fsgen import cli
 from fsgen.attention import Attention, AttentionPixelCNN
 from fsgen.conditional import ConditionalConfig, ConditionalPixelCNN, FewShotModel
-from fsgen.datasets import DATA, DataSet
-from fsgen.episodes import ImageSet, Splits, fixed_classes, fixed_episodes, glyphs
-from fsgen.evaluation import evaluate
-from fsgen.experiments import MODELS, Experiment
+from fsgen.datasets import DATA, DataSet, omniglot, photographs
+from fsgen.episodes import (
+    TASKS,
+    Episode,
+    ImageSet,
+    Splits,
+    clustered_error,
+    fixed_classes,
+    fixed_episodes,
+    glyphs,
+)
+from fsgen.evaluation import by_seed, evaluate, table
+from fsgen.experiments import MODELS, Experiment, Family, Table
 from fsgen.gated import GatedLayer
 from fsgen.likelihood import InputError, ancestral_sample
 from fsgen.masks import MaskedConv2d, causal_mask
@@ -334,3 +343,83 @@ def test_sample_is_whole_or_not_there(monkeypatch, tmp_path):
     with pytest.raises(InputError, match="refused"):
         cli.sample_from(["a", "b"], ["x.png"], 1, 0, tmp_path, png=True)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_task_that_gives_fewer_supports_is_refused(monkeypatch):
+    def fewer(*args):
+        support, target = TASKS["characters"](*args)
+        return Episode(support[:, :1], target)
+
+    monkeypatch.setitem(TASKS, "fewer", fewer)
+    with pytest.raises(InputError, match="must make 2 support sets of 4.* made 2 of 1"):
+        fixed_episodes(glyphs(SIZE).test, "fewer", 4, 2)
+
+
+def test_what_was_set_on_a_model_alone_is_not_drawn_without():
+    torch.manual_seed(0)
+    model = ConditionalPixelCNN((1, SIZE, SIZE), 2, ConditionalConfig(**BODY))
+    support = fixed_episodes(glyphs(SIZE).test, "characters", 2, 1).support
+    head = model.body.heads[0]
+    plain = head.forward
+    head.forward = lambda *inputs: plain(*inputs) * 30
+    with pytest.raises(InputError, match=r"body\.heads\.0 has a forward of its own"):
+        sample(model, support)
+    del head.forward
+    predict = model.predict
+    model.predict = lambda *inputs: predict(*inputs) / 0.01  # a temperature
+    with pytest.raises(InputError, match="own predict, which the fast sampler does not heed"):
+        sample(model, support)
+
+
+def test_classes_go_by_names_that_differ():
+    images = torch.zeros(4, 1, SIZE, SIZE, dtype=torch.uint8)
+    with pytest.raises(InputError, match="Two classes have one name"):
+        ImageSet(images, torch.tensor([0, 0, 1, 1]), ("x", "x"), 2)
+    with pytest.raises(InputError, match="go by their names"):
+        clustered_error(torch.rand(3), [0, 0, 1])
+
+
+def test_training_needs_gradients(tmp_path):
+    experiment = Experiment().vary(**SMALL, **BODY)
+    for without in (torch.no_grad(), torch.inference_mode()):
+        with without, pytest.raises(InputError, match="Training needs gradients"):
+            train(experiment, tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_model_without_weights_is_refused(monkeypatch, tmp_path):
+    monkeypatch.setitem(MODELS, "no-weights", NoWeights)
+    with pytest.raises(InputError, match="no-weights has no weights to train"):
+        train(Experiment().vary(model="no-weights", **SMALL), tmp_path / "run")
+
+
+def test_rows_of_other_images_share_no_table():
+    row = {"experiment": "a-0", "seed": 0, "nats_per_dim": 0.1, "images": "one"}
+    with pytest.raises(InputError, match="seeds of a were measured on different images"):
+        by_seed([row, row | {"experiment": "a-1", "seed": 1, "images": "another"}])
+    same = dict(model="m", task="inversion", data="glyphs", split="test", shots=1, stderr=None)
+    with pytest.raises(InputError, match="same images"):
+        table([row | same, row | same | {"experiment": "b-0", "model": "n", "images": "another"}])
+
+
+def test_a_row_says_the_shape_of_its_images():
+    model = ConditionalPixelCNN((2, 9, 13), 5, ConditionalConfig(**BODY))
+    images = torch.randint(5, (3, 2, 9, 13), dtype=torch.uint8)
+    row, _ = evaluate(model, Episode(images[:, None], images))
+    assert (row["shape"], row["levels"]) == ([2, 9, 13], 5)
+
+
+@pytest.mark.parametrize("call", [
+    lambda: glyphs(12.0), lambda: omniglot(26.0), lambda: photographs("folder", 16.0),
+    lambda: fixed_episodes(glyphs(SIZE).test, "characters", 1.5), lambda: load("a" * 5_000),
+])  # fmt: skip
+def test_slips_of_kind_are_sentences(call):
+    with pytest.raises(InputError):
+        call()
+
+
+def test_registrations_of_no_use():
+    with pytest.raises(InputError, match="fields in a dict, not 5"):
+        Family(5)
+    with pytest.raises(InputError, match="The row 'oops' must be a dict of changes, not 5"):
+        Table("glyphs-4shot", {"conditional": {}, "oops": 5}, to="conditional")

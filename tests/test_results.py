@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 
 import fsgen
 from fsgen import cli
-from fsgen.experiments import read_data
+from fsgen.experiments import TABLES, read_data
 from fsgen.plots import BOARD
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -67,6 +67,15 @@ def test_one_shot():
         copying, attention, summary = (errors[name][way] for name in ("copying", "attention", "conditional"))
         assert len(copying) == len(attention) == len(summary) == 20
         assert sum(copying) < sum(attention) <= 20 / 6 and sum(summary) > 20 / 2
+
+
+def test_rates_of_the_glyphs_are_the_best_of_those_tried():
+    table, tried = TABLES["glyphs-4shot"], {}
+    for row in json.loads((ROOT / "data/rates.json").read_text()):
+        tried[row["experiment"]] = row["held_out"]
+    for e in table.rates():
+        best = table.best[e.name.removeprefix("glyphs-4shot-").partition("-rate-")[0]]
+        assert tried[f"{e.name.partition('-rate-')[0]}-rate-{best:g}"] <= tried[e.name]
 
 
 def test_a_dead_inner_loss_hears_nothing():

@@ -558,6 +558,7 @@ d = { 'settings': {'branch': 'main', 'doc_baseurl': '/', 'doc_host': '', 'git_ur
                             'fsgen.runs.RunFolder.open': ('runs.html#runfolder.open', 'fsgen/runs.py'),
                             'fsgen.runs.RunFolder.owned': ('runs.html#runfolder.owned', 'fsgen/runs.py'),
                             'fsgen.runs.RunFolder.owner_name': ('runs.html#runfolder.owner_name', 'fsgen/runs.py'),
+                            'fsgen.runs.RunFolder.record': ('runs.html#runfolder.record', 'fsgen/runs.py'),
                             'fsgen.runs.RunFolder.save': ('runs.html#runfolder.save', 'fsgen/runs.py'),
                             'fsgen.runs.RunFolder.save_weights': ('runs.html#runfolder.save_weights', 'fsgen/runs.py'),
                             'fsgen.runs.RunFolder.state': ('runs.html#runfolder.state', 'fsgen/runs.py'),

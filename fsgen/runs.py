@@ -302,16 +302,20 @@ class RunFolder:
                 with _explained(self.path / name):
                     theirs = _experiment(facts["experiment"])
                 self.check_same(name, theirs, experiment)
-        if there is None or not trained or there.root != experiment.root:
-            if broken or there is None and trained:
+        if there is None or not trained:
+            if broken or trained:
                 check(
                     any(saved.values()),
                     f"{config} {broken or 'is gone'}, and no other file says what was trained here; "
                     "put it back, or choose another folder with --out.",
                 )
                 _say(f"{config} {broken or 'is gone'}; it is written again.")
-            write(config, _json(experiment.record(), indent=1))
+            self.record(experiment)
         return state
+
+    def record(self, experiment: Experiment):
+        "Write config.json."
+        write(self.path / "config.json", _json(experiment.record(), indent=1))
 
     def check_same(self, name: str, there: Experiment, experiment: Experiment):
         """`InputError` if the file of that name is of another experiment.

@@ -349,6 +349,8 @@ class Run:
             f"The images are not those that {self.folder.path} was trained on; "
             "put them back, or choose another folder with --out.",
         )
+        if self.accelerator.is_main_process:
+            self.folder.record(self.experiment)  # the same images may have moved to another root
         if state is None:
             done, steps = facts.get("steps", 0), self.experiment.steps
             # those of the first save may be without a checkpoint; later, somebody has removed it

@@ -783,6 +783,11 @@ def test_a_run_whose_images_moved_goes_on(fsgen, tmp_path):
     assert fsgen(*line, "--root", tmp_path / "here")[0] == 0
     (tmp_path / "run" / "weights.safetensors").unlink()
     shutil.rmtree(tmp_path / "here")
+    other = shutil.copytree(tmp_path / "there", tmp_path / "other")
+    Image.new("RGB", (9, 9), "white").save(other / "0" / "0.png")
+    code, _, error = fsgen(*line, "--root", other)
+    assert code == 2 and "The images are not those" in error
+    assert json.loads((tmp_path / "run" / "config.json").read_text())["root"] == str(tmp_path / "here")
     code, _, error = fsgen(*line, "--root", tmp_path / "there")
     assert code == 0, error
     assert json.loads((tmp_path / "run" / "config.json").read_text())["root"] == str(tmp_path / "there")

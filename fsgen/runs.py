@@ -314,8 +314,10 @@ class RunFolder:
         return state
 
     def record(self, experiment: Experiment):
-        "Write config.json."
-        write(self.path / "config.json", _json(experiment.record(), indent=1))
+        "Write config.json, unless it says so already."
+        path, content = self.path / "config.json", _json(experiment.record(), indent=1)
+        if not path.is_file() or path.read_bytes() != content:
+            write(path, content)
 
     def check_same(self, name: str, there: Experiment, experiment: Experiment):
         """`InputError` if the file of that name is of another experiment.

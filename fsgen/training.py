@@ -495,7 +495,7 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a number that is not finite."
     experiment, main = run.experiment, run.accelerator.is_main_process
     count = max(experiment.validate, 1)  # if only to see that it is finite
-    watched = fixed_episodes(run.splits.test, experiment.task, experiment.shots, count)
+    watched, one = (fixed_episodes(run.splits.test, experiment.task, experiment.shots, n) for n in (count, 1))
     meter = Meter(run)
     bar = {"initial": run.step, "total": experiment.steps, "unit": "images", "unit_scale": meter.images}
     bar |= {} if main else {"disable": True}  # of the main process, TQDM_DISABLE decides
@@ -505,12 +505,14 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
             bar.update()
             last_step = run.step == experiment.steps
             stop = run.agreed(signals.stop)
-            due = run.step % experiment.checkpoint_every == 0 or last_step or stop
+            planned = run.step % experiment.checkpoint_every == 0 or last_step
+            due = planned or stop
             if due or run.step % LOG_EVERY == 0:
                 line = meter.line()
                 if due and main:
-                    test = measure(run, watched)
-                    line |= {"test": test} if experiment.validate else {}
+                    # Whoever stops a run, or their scheduler, doesn't wait for a test value.
+                    test = measure(run, watched if planned else one)
+                    line |= {"test": test} if planned and experiment.validate else {}
                 log.write(json.dumps(line, allow_nan=False) + "\n")
                 log.flush()
                 run.accelerator.log(line, step=line.pop("step"))

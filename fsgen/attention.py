@@ -198,7 +198,7 @@ class AttentionPixelCNN(ConditionalPixelCNN):
         self.key = PlacedLinear(self.key_planes, planes)
         self.value = PlacedLinear(planes, planes)
         self.grid = tuple(math.ceil(n / config.stride) for n in shape[1:])  # patches down and across
-        if config.start == "sharp" and not config.additive:
+        if config.start != "uniform" and not config.additive:
             self.start_sharp()
 
     @property

@@ -7,10 +7,10 @@ __all__ = ['MODELS', 'LOSSES', 'CAPTURED', 'MOST_STEPS', 'MOST_SHOTS', 'FLAGS', 
            'SMALL', 'FLIP', 'OMNIGLOT', 'INNER', 'MIXED', 'LONGER', 'BRIEF_CHARACTERS', 'BRIEF', 'INVERSION',
            'PRODUCTS', 'BRIEF_INVERSION', 'BRIEF_PRODUCTS', 'BRIEF_ETH80', 'TOYS', 'FAMILIES', 'EXPERIMENTS', 'RATES',
            'CLAIM_SEEDS', 'BODIES', 'INNER_LOSSES', 'MAIN_ROWS', 'CHARACTERS_ROWS', 'PUBLISHED', 'LEVEL_ROWS',
-           'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'ETH80_ROWS', 'FASTER_ROWS',
-           'OTHER_PHOTOGRAPHS', 'OTHER_ROWS', 'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy', 'nll_and_energy', 'one_of',
-           'suggest', 'check_settings', 'Experiment', 'make_model', 'build', 'check_splits', 'read_data', 'check_fits',
-           'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
+           'SCALES_ROWS', 'ERROR_ROWS', 'COPYING_ROWS', 'COLOUR_RATES', 'SLOWER_ROWS', 'GLYPH_ROWS', 'ETH80_ROWS',
+           'FASTER_ROWS', 'OTHER_PHOTOGRAPHS', 'OTHER_ROWS', 'TABLES', 'STARTED_ROWS', 'GROUPS', 'energy',
+           'nll_and_energy', 'one_of', 'suggest', 'check_settings', 'Experiment', 'make_model', 'build', 'check_splits',
+           'read_data', 'check_fits', 'check_memory', 'Family', 'Table', 'experiment_names', 'find_experiment']
 
 # %% ../nbs/12_experiments.ipynb #69027542
 import difflib
@@ -632,6 +632,15 @@ SLOWER_ROWS = {  # at a rate that the encoder of f(s) survives (chapter 23)
     f"{row}-slower": dict(model=row, learning_rate=COLOUR_RATES[0])
     for row in ("no-support", "conditional", "places")
 }
+GLYPH_ROWS = (
+    MAIN_ROWS
+    | COPYING_ROWS
+    | {
+        # the two best rates of meta are level, and at both its inner loss may die (chapter 23)
+        "meta-slower": dict(model="meta", learning_rate=7e-3),
+        "copying-from-places": dict(model="copying", start="places"),  # its keys from attention's start
+    }
+)
 ETH80_ROWS = MAIN_ROWS | SCALES_ROWS | LEVEL_ROWS | COPYING_ROWS
 FASTER_ROWS = {"attention-faster": dict(model="attention", learning_rate=COLOUR_RATES[1])}  # a close second
 # tables of other photographs, with some of ETH-80's rows at its rates
@@ -710,16 +719,15 @@ TABLES |= {
 TABLES |= {
     "glyphs-4shot": Table(
         "glyphs-4shot",
-        # the two best rates of meta are level, and at both its inner loss may die (chapter 23)
-        MAIN_ROWS | {"meta-slower": dict(model="meta", learning_rate=7e-3)} | COPYING_ROWS,
+        GLYPH_ROWS,
         to="attention",
         best={
             "no-support": 1.5e-2, "conditional": 1.5e-2, "places": 1.5e-2, "mean-image": 1.5e-2,
             "attention-uniform": 7e-3, "attention": 1.5e-2, "copying": 1.5e-2, "place-meta": 1.5e-2,
-            "meta": 1.5e-2, **{row: "copying" for row in COPYING_ROWS},
+            "meta": 1.5e-2, **{row: "copying" for row in (*COPYING_ROWS, "copying-from-places")},
         },
         claims=(
-            "attention-uniform", "attention", "copying", "copying-patch-and-error",
+            "attention-uniform", "attention", "copying", "copying-from-places", "copying-patch-and-error",
             "stepped-copying", "stepped-copying-without-step",
         ),
     ),

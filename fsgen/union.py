@@ -190,6 +190,9 @@ class CopyingConfig(AttentionConfig):
     "Settings of the Copying PixelCNN."
 
     stride: int = 1  # pixels from patch to patch, 1 or 2
+    # sharp, keys as the queries of their own pixels; places, as those of their places, which is attention's
+    # sharp start; or uniform, all scores alike
+    start: Literal["sharp", "places", "uniform"] = "sharp"
     # what a value is made of: what stood there, as a patch or as one of the levels; the error of the
     # prediction there, as it is at the output, or back-propagated to the lookup; or the patch and another
     value: Literal["patch", "level", "output error", "error", "patch and level", "patch and error"] = "patch"
@@ -238,9 +241,10 @@ class CopyingPixelCNN(AttentionPixelCNN):
 
     @torch.no_grad()
     def start_sharp(self):
-        "At first a key is what the query of that pixel would be: pixels alike attend."
+        "At first a key is what the query of that pixel would be, or of its place: pixels alike attend."
         super().start_sharp()
-        self.key.load_state_dict(self.attention.query.state_dict())
+        if self.config.start == "sharp":
+            self.key.load_state_dict(self.attention.query.state_dict())
 
     def remember(self, support: Tensor, x: Tensor, summary: Tensor, where: Tensor) -> tuple[Tensor, Tensor]:
         config, values = self.config, []

@@ -136,9 +136,15 @@ class Attention(nn.Module):
             return dot_product_scores(queries, keys)
         return additive_scores(queries, keys, self.additive)
 
-    def weights(self, h: Tensor, keys: Tensor) -> Tensor:  # -> (b, h*w, n)
+    def weights(
+        self,
+        h: Tensor,  # features (b, p, h, w)
+        keys: Tensor,  # (b, n, P)
+        hidden: Tensor | None = None,  # (b, n), patches that an image may not see
+    ) -> Tensor:  # (b, h*w, n)
         "The softmax over the memory's `n` patches, written out, for every pixel."
-        return self.scores(self.queries(h), keys).softmax(-1)
+        scores = self.scores(self.queries(h), keys)
+        return (scores if hidden is None else scores.masked_fill(hidden[:, None], -math.inf)).softmax(-1)
 
     def as_map(self, found: Tensor, h: Tensor) -> Tensor:  # (b, h*w, P) -> (b, P, h, w)
         "What every pixel found, laid out like the features (b, p, h, w)."
@@ -274,6 +280,7 @@ class ConcatenatingEncoder(SupportEncoder):
         self.summary[0] = nn.Linear(embeddings * planes, summary_size)
 
     def forward(self, x: Tensor) -> Tensor:  # scaled support (b, s, c, h, w) -> (b, summary_size)
+        "The summary; `InputError` for more than `embeddings` images."
         b, s = x.shape[:2]
         check(
             s <= self.embeddings,
@@ -302,6 +309,7 @@ class PaperAttentionPixelCNN(AttentionPixelCNN):
     "The Attention PixelCNN as far as the paper's text tells it (section 3.1)."
 
     config_class = PaperAttentionConfig
+    limited_by = "embeddings"
 
     def __init__(
         self,

@@ -4,16 +4,16 @@
 
 # %% auto #0
 __all__ = ['AT_ONCE', 'SAME_EPISODES', 'SAME_TARGETS', 'LOOKED_AT', 'LARGEST_SHEET', 'LONGEST', 'SEEDS', 'STRANGERS', 'MEASURED',
-           'DEMO', 'DEMO_WORKERS', 'DRAWN', 'COMMANDS', 'IMPORTED', 'ABOUT', 'FULL', 'save', 'save_figure',
-           'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
+           'DEMO', 'DEMO_WORKERS', 'DRAWN', 'SHEET_ROWS', 'MAPPED', 'COMMANDS', 'IMPORTED', 'ABOUT', 'FULL', 'save',
+           'save_figure', 'write_json', 'check_writable', 'printable', 'label', 'list_experiments', 'train_command',
            'named_experiment', 'episode_setting', 'find_root', 'Trained', 'load_runs', 'Measured', 'evaluate_runs',
-           'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention', 'stem', 'save_attention',
-           'own_support', 'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command', 'nats_of',
-           'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set', 'describe_known',
-           'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base', 'chosen_table',
-           'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo', 'demo_command',
-           'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams', 'print_warning', 'at_home',
-           'answered', 'main']
+           'refusal', 'compare', 'evaluate_command', 'columns', 'side_by_side', 'draw_attention', 'stem',
+           'save_attention', 'own_support', 'sample_from', 'save_image', 'sample_test', 'pictures_of', 'sample_command',
+           'nats_of', 'nats_without', 'score_command', 'count', 'describe', 'describe_others', 'fetch_set',
+           'describe_known', 'data_command', 'read_measured', 'train_and_measure', 'run_all', 'compare_with_base',
+           'chosen_table', 'as_markdown', 'reproduce_table', 'reproduce_command', 'count_recognised', 'show_demo',
+           'demo_command', 'check_registries', 'import_modules', 'run_command', 'Spoken', 'open_streams',
+           'print_warning', 'at_home', 'answered', 'main']
 
 # %% ../nbs/17_cli.ipynb #63b2bb7e
 import contextlib
@@ -63,8 +63,10 @@ from fsgen.episodes import (
     fixed_classes,
     fixed_episodes,
     glyphs,
+    is_of_one_image,
 )
 from fsgen.evaluation import (
+    Difference,
     evaluate,
     pair,
     recognised,
@@ -88,6 +90,7 @@ from fsgen.experiments import (
     Family,
     Table,
     check_fits,
+    check_splits,
     find_experiment,
     one_of,
     read_data,
@@ -251,7 +254,7 @@ def load_runs(
     runs: Sequence[Path],  # run folders, or .safetensors files
     root: Path | None = None,  # of their data, if not where they say
 ) -> list[Trained]:
-    "Load trained models, then read their data."
+    "Load trained models, then read their data; `InputError` if a run or its images are missing."
     check(bool(runs), "Name at least one run folder, as in: fsgen evaluate runs/NAME-0.")
     models, trained, read = [load(run, default_device()) for run in runs], [], cache(read_data)
     for run, model in zip(runs, models, strict=True):
@@ -282,7 +285,10 @@ def evaluate_runs(
     episodes: int | None = None,  # of a split, as many as there are test images if None
     shots: int | None = None,  # images in a support set, the run's own `measured_shots` if None
 ) -> list[Measured]:
-    "Evaluate runs on both splits and print each result; the targets are the same at each number of shots."
+    """Evaluate runs on both splits and print each result; the targets are the same at each number of shots.
+
+    `InputError`, before the first is measured, if one can't be: too few images or memory, too many shots.
+    """
     results: list[Measured] = []
     plans = []
     for run, model, splits, _ in trained:  # refused before the first is measured
@@ -300,10 +306,11 @@ def evaluate_runs(
             data = getattr(splits, split)
             chosen = fixed_episodes(data, experiment.task, number, count)
             classes = fixed_classes(data, count)
-            row, nats = evaluate(model, chosen, min(AT_ONCE, experiment.batch * experiment.targets), classes)
+            batch = min(AT_ONCE, experiment.batch * experiment.targets)
+            row, nats = evaluate(model, chosen, batch, classes)
             row |= {"split": split, "run": str(run), "same_data": same_data, "images": data.fingerprint}
             if split == "test":
-                row["swap_cost"] = swap_cost(model, chosen, classes)
+                row["swap_cost"] = swap_cost(model, chosen, classes, batch)
             results.append(Measured(run, row, nats, classes))
             of = f"{len(nats)} episode{'s' * (len(nats) > 1)} of {row['classes']} class"
             note = "es" if row["classes"] > 1 else ", too few for a standard error"
@@ -316,8 +323,8 @@ SAME_EPISODES = ("images", "episodes", "task", "shots")  # of two rows
 SAME_TARGETS = ("images", "episodes")
 
 
-def compare(result: Measured, other: Measured, same: Sequence[str] = SAME_EPISODES) -> str:
-    "Say how a result differs from another one, and record it in its row; or say why they can't be compared."
+def refusal(result: Measured, other: Measured, same: Sequence[str] = SAME_EPISODES) -> str | None:
+    "Why two results can't be compared; None if they can."
     row, its, both = result.row, other.row, f"{result.run} and {other.run}"
     if any(row[key] != its[key] for key in same):
         return f"{both} have different {row['split']} episodes and are not compared."
@@ -325,9 +332,12 @@ def compare(result: Measured, other: Measured, same: Sequence[str] = SAME_EPISOD
         return f"{both} are not compared, as images have changed since a training."
     if row["classes"] == 1:
         return f"{both} are not compared, as one class has no interval."
-    difference = pair(row, result.nats, its, other.nats, result.classes)
-    line = "{} - {}, paired: {:+.4f} nats/dim, 95 % [{:+.4f}, {:+.4f}]"
-    return line.format(result.run, other.run, *difference)
+    return None
+
+
+def compare(result: Measured, other: Measured) -> Difference:
+    "How a result differs from another one, which is recorded in its row."
+    return pair(result.row, result.nats, other.row, other.nats, result.classes)
 
 # %% ../nbs/17_cli.ipynb #077a341f
 def evaluate_command(
@@ -357,8 +367,11 @@ def evaluate_command(
     results = evaluate_runs(load_runs(runs, root), episodes, shots)
     test = [result for result in results if result.row["split"] == "test"]
     first = {result.row["shots"]: result for result in reversed(test) if result.run == runs[0]}
-    for other in test[len(first) :]:
-        print(compare(other, first.get(other.row["shots"], test[0])))
+    paired = "{} - {}, paired: {:+.4f} nats/dim, 95 % [{:+.4f}, {:+.4f}]"
+    for result in test[len(first) :]:
+        other = first.get(result.row["shots"], test[0])
+        why = refusal(result, other)
+        print(why or paired.format(result.run, other.run, *compare(result, other)))
     if json is not None:
         write_json(json, [result.row for result in results])
 
@@ -419,7 +432,10 @@ def own_support(
     models: Sequence[FewShotModel],  # all for the same images
     paths: Sequence[Path],  # of image files
 ) -> Tensor:  # (1, s, c, h, w)
-    "A person's image files as a support set; says what was done to them, and if the number is unusual."
+    """A person's image files as a support set; says what was done to them, and if the number is unusual.
+
+    `InputError` if a file is no picture, or the models don't take such a set.
+    """
     first = models[0]
     check(
         len({(model.shape, model.levels) for model in models}) == 1,
@@ -428,11 +444,12 @@ def own_support(
     for model in models:
         task, shots = model.experiment.task, model.experiment.shots
         check(
-            task != "inversion" or len(paths) == 1,
-            f"{model.experiment.name} turns one image over: give one support, not {len(paths)}.",
+            not is_of_one_image(task) or len(paths) == 1,
+            f"{model.experiment.name} makes its target of one image: give one support, not {len(paths)}.",
         )
         if len(paths) > shots:
-            print(f"fsgen: trained with {shots} supports, given {len(paths)}.", file=sys.stderr)
+            known = f"{shots} support{'s' * (shots > 1)}"
+            print(f"fsgen: trained with {known}, given {len(paths)}.", file=sys.stderr)
     images = torch.stack([own_image(path, first.shape, first.levels) for path in paths])
     side, drawn = first.shape[-1], first.shape[0] == 1
     how = "Ink is what the border is not; centred and" if drawn else "The central squares,"
@@ -669,8 +686,9 @@ def describe_known() -> tuple[list[dict], list[Path]]:  # rows of `fsgen data --
             continue
         try:
             if data.list is None:
-                splits = data.read(Experiment.size)._asdict()
-                row = count(name, {part: images.sizes.tolist() for part, images in splits.items()})
+                splits = data.read(Experiment.size)
+                check_splits(splits, name)
+                row = count(name, {part: images.sizes.tolist() for part, images in splits._asdict().items()})
                 print("{name}: {train_images:,} + {test_images:,} images, made by code".format(**row))
             else:
                 row, paths = describe(name, data.list())
@@ -814,9 +832,11 @@ def compare_with_base(table: Table, measured: dict[str, list[Measured]]) -> None
             others = {(other.row["split"], other.row["shots"]): other for other in measured[base]}
             for result in results:
                 other = others.get((result.row["split"], result.row["shots"]))
-                said = compare(result, other, SAME_TARGETS) if other else f"{base} has no such row."
-                if "paired" not in result.row:
-                    print(said)
+                why = refusal(result, other, SAME_TARGETS) if other else f"{base} has no such row."
+                if why:
+                    print(why)
+                else:
+                    compare(result, other)
 
 # %% ../nbs/17_cli.ipynb #e3fd32be
 def chosen_table(name: str, brief: bool, seeds: int | None) -> Table:
@@ -893,6 +913,8 @@ DEMO = {  # by task: a family, and the models of it that the demo trains
 }
 DEMO_WORKERS = 2  # trainings at a time
 DRAWN = 200  # letters that each model draws to be recognised
+SHEET_ROWS = 8  # episodes on the sheet of a task
+MAPPED = 64  # episodes over which its picture of the attention is averaged
 
 
 def count_recognised(
@@ -931,11 +953,11 @@ def show_demo(
         rows += [measured.row for measured in read_measured(experiment, folder)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that a model has no fast sampler: these images are small
-        sheet = sample_sheet(models, Episode(*(part[:8] for part in episodes)), samples=2)
+        sheet = sample_sheet(models, Episode(*(part[:SHEET_ROWS] for part in episodes)), samples=2)
     save_figure(sheet, out / f"{task}.png")
     save_figure(curves(metrics), out / f"{task}-curves.png")
     if "attention" in models:
-        some = Episode(*(part[:64] for part in episodes))
+        some = Episode(*(part[:MAPPED] for part in episodes))
         save_figure(draw_attention(models["attention"], some), out / f"{task}-attention.png")
     if task == "characters":
         count_recognised(rows, models, episodes, classes, splits.test)

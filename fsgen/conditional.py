@@ -87,6 +87,7 @@ class FewShotModel(nn.Module):
 
     config_class: type[BodyConfig] = BodyConfig  # of its settings
     body_class: type[PixelCNN] = PixelCNN  # of its body
+    limited_by: str = ""  # name of the setting that says how many support images it takes, if one does
     experiment: object = None  # what it was trained as, and
     facts: dict | None = None  # how, where `train` or `load` made it (chapters 13 and 14)
 
@@ -185,20 +186,23 @@ class FewShotModel(nn.Module):
 def in_eval_mode(function: Callable) -> Callable:
     """A decorator: the function's first argument, a model, is in eval mode meanwhile, and keeps no gradients.
 
-    Its float32 is float32: a GPU's convolutions would round to the ten bits of TF32.
+    Its float32 is float32: a GPU's convolutions and products may round to the ten bits of TF32.
     """
 
     @wraps(function)
     def wrapped(model, *args, **kwargs):
         modes = {module: module.training for module in model.modules()}  # a part may be frozen
-        convolutions = torch.backends.cudnn.conv
-        precision, convolutions.fp32_precision = convolutions.fp32_precision, "ieee"
+        parts = torch.backends.cudnn.conv, torch.backends.cuda.matmul
+        before = [part.fp32_precision for part in parts]
+        for part in parts:
+            part.fp32_precision = "ieee"
         model.eval()
         try:
             with torch.no_grad():
                 return function(model, *args, **kwargs)
         finally:
-            convolutions.fp32_precision = precision
+            for part, precision in zip(parts, before, strict=True):
+                part.fp32_precision = precision
             for module, training in modes.items():
                 module.training = training
 

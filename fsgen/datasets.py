@@ -20,7 +20,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from functools import partial, wraps
+from functools import partial
 from itertools import chain
 from pathlib import Path
 from typing import NamedTuple
@@ -196,7 +196,8 @@ def _split(images):  # names -> train and test by class
 def _left_out(files, taken):  # in words, by endings and by names
     rest = sorted(set(files.images).difference(taken))
     endings = Counter(
-        os.path.splitext(name)[1].lower() or "no ending" for name in files.places.keys() - set(files.images)
+        os.path.splitext(name)[1].lower() or "no ending"
+        for name in sorted(files.places.keys() - set(files.images))
     )
     said = [f"{count} {ending}" for ending, count in endings.most_common()]
     return (
@@ -272,7 +273,7 @@ def list_omniglot(
     root: Path | str | None = None,  # data folder, `data_folder()` if None
     split: str = "45-5",  # of `OMNIGLOT_SPLITS`
 ) -> Listing:
-    "Omniglot's drawings by character, checked to be complete."
+    "Omniglot's drawings by character; `InputError` if they are missing or not complete."
     check(
         split in OMNIGLOT_SPLITS, f"Omniglot's split is one of {', '.join(OMNIGLOT_SPLITS)}, not {split!r}."
     )
@@ -456,7 +457,7 @@ def own_image(
 def list_imagenet(
     root: Path | str | None = None,  # data folder, or ImageNet's own; `data_folder()` if None
 ) -> Listing:
-    "ImageNet's photographs by wnid."
+    "ImageNet's photographs by wnid; `InputError` if they are missing or incomplete."
     hint = "; ImageNet has to be asked for at image-net.org"
     path = locate(root, "imagenet", "ILSVRC2012", "ILSVRC/Data/CLS-LOC", sign="train/n[0-9]*", hint=hint)
     files = Files(path)
@@ -485,7 +486,7 @@ def listed(
     header: int,  # number of lines before the first image
     folder: str = "",  # that the names are relative to
 ) -> dict[str, list[str]]:  # names of the images of each class
-    "Images by class, as a file among them says."
+    "Images by class, as a file among them says; `InputError` if it is missing or no such table."
     check(table in files.places, f"{files.path} has no {table}; fetch it again.")
     classes: dict[str, list[str]] = {}
     lines = files.read(table).decode("utf-8", "replace").splitlines()
@@ -506,7 +507,7 @@ def listed(
 def list_tiny_imagenet(
     root: Path | str | None = None,  # data folder, or Tiny ImageNet's own; `data_folder()` if None
 ) -> Listing:
-    "Tiny ImageNet's photographs by wnid."
+    "Tiny ImageNet's photographs by wnid; `InputError` if they are missing or incomplete."
     hint = ", or run `fsgen data --download tiny-imagenet`"
     files = Files(locate(root, "tiny-imagenet-200", sign="wnids.txt", hint=hint))
     inside = files.inner("wnids.txt")
@@ -526,7 +527,10 @@ def list_tiny_imagenet(
 def list_stanford_online_products(
     root: Path | str | None = None,  # data folder, or the data set's own; `data_folder()` if None
 ) -> Listing:
-    "The photographs of Stanford Online Products by object (class_id), in the official split."
+    """The photographs of Stanford Online Products by object (class_id), in the official split.
+
+    `InputError` if they are missing or incomplete.
+    """
     hint = ", or run `fsgen data --download stanford-online-products`"
     files = Files(locate(root, "Stanford_Online_Products", sign="Ebay_train.txt", hint=hint))
     inside = files.inner("Ebay_train.txt")
@@ -538,17 +542,6 @@ def list_stanford_online_products(
     return Listing([Source(files, train)], [Source(files, test)])
 
 # %% ../nbs/11_datasets.ipynb #a77f553d
-def _checked(read):  # -> the same, which says so if it returns something else than splits
-    @wraps(read)
-    def checked(*args, **options):
-        splits = read(*args, **options)
-        name, kind = getattr(read, "__name__", read), type(splits).__name__
-        check(isinstance(splits, Splits), f"{name} must return Splits(train, test), not a {kind}.")
-        return splits
-
-    return checked
-
-
 @dataclass(frozen=True)
 class DataSet:
     "How a data set is read, listed and fetched."
@@ -557,9 +550,6 @@ class DataSet:
     list: Callable[..., Listing] | None = None  # root -> its files, for `fsgen data`; None if it has none
     of: str = ""  # the data set whose files it splits in another way, if any
     urls: dict[str, str] = field(default_factory=dict)  # SHA-256 by the address of each of its zips
-
-    def __post_init__(self):
-        object.__setattr__(self, "read", _checked(self.read))  # frozen from here on
 
 # %% ../nbs/11_datasets.ipynb #a63c450b
 def photographs(

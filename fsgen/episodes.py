@@ -5,8 +5,9 @@
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'GLYPH_SIZES', 'characters', 'products', 'SHIFT', 'inversion',
            'identity', 'shift', 'TASKS', 'MOVE', 'ANGLE', 'SHEAR', 'ZOOM', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits',
-           'render', 'is_test', 'glyphs', 'same_class', 'augmented', 'make_episodes', 'fixed_episodes', 'fixed_classes',
-           'check_classes', 'by_class', 'clustered_error', 'group', 'choose', 'held_out']
+           'render', 'is_test', 'glyphs', 'same_class', 'is_of_one_image', 'augmented', 'make_episodes',
+           'fixed_episodes', 'fixed_classes', 'check_classes', 'by_class', 'clustered_error', 'group', 'choose',
+           'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
@@ -41,7 +42,7 @@ class Episode(NamedTuple):
 FINGERPRINT_BYTES = 2**26  # of images, that a fingerprint reads at most
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class ImageSet:
     "Images grouped by class, in memory or in a memory-mapped file."
 
@@ -236,6 +237,11 @@ def same_class(
 characters = products = same_class  # one task, under the name of the data that the paper draws it from
 
 # %% ../nbs/03_episodes.ipynb #8e2d71e8
+def is_of_one_image(task: str) -> bool:  # name in TASKS
+    "Whether a task's support is one image, made of the target."
+    return getattr(TASKS.get(task), "of_one_image", False)
+
+
 def _of_one_image(change):  # (b, c, h, w) -> supports of the same shape
     def episodes(
         data: ImageSet,
@@ -252,6 +258,7 @@ def _of_one_image(change):  # (b, c, h, w) -> supports of the same shape
         target = data.images[indices]
         return Episode(change(target)[:, None], target)
 
+    episodes.of_one_image = True
     return episodes
 
 
@@ -367,7 +374,7 @@ def by_class(
     values: Tensor,  # (n,)
     classes: Sequence[str] | None,  # of each value, by name; if None, each is of a class of its own
 ) -> tuple[Tensor, Tensor]:  # (k,) float64 sums and numbers
-    "Sum and number of the values of each class."
+    "Sum and number of the values of each class; `InputError` unless there is a class for each value."
     values = values.double().cpu()
     if classes is None:
         return values, torch.ones_like(values)

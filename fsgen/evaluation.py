@@ -21,7 +21,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from .conditional import FewShotModel, in_eval_mode
-from .episodes import Episode, ImageSet, by_class, check_classes, clustered_error, group
+from .episodes import Episode, ImageSet, by_class, check_classes, clustered_error, group, is_of_one_image
 from .files import few
 from .likelihood import InputError, check
 from .plots import image_sheet
@@ -158,19 +158,23 @@ def swap_cost(
     model: FewShotModel,
     episodes: Episode,  # one target each
     classes: Sequence[str] | None = None,  # of each episode, as of `fixed_classes`; all differ if None
+    batch: int = 64,  # episodes at a time
 ) -> float | None:  # nats/dim; None if there is one class
-    "What another class's support set costs, on the first episodes: 0 for a model that hears no support set."
+    """What another class's support set costs, on the first episodes: 0 for a model that hears no support set.
+
+    `InputError` unless each episode has one target, and a class if classes are given.
+    """
     check_one_target(episodes)
     if classes is not None:
         check_classes(classes, len(episodes.target))
     support, target = (part[:SWAPPED] for part in episodes)
     n = len(target)
     names = range(n) if classes is None else classes[:n]
-    others = [[j % n for j in range(i, i + n) if names[j % n] != names[i]] for i in range(n)]
-    if not all(others):
+    others = [next((j % n for j in range(i, i + n) if names[j % n] != names[i]), None) for i in range(n)]
+    if None in others:
         return None
-    swapped = support[[other[0] for other in others]]
-    own, cost = (episode_nats(model, Episode(given, target)).mean().item() for given in (support, swapped))
+    given = Episode(support, target), Episode(support[others], target)
+    own, cost = (episode_nats(model, each, batch).mean().item() for each in given)
     return cost - own
 
 # %% ../nbs/16_evaluation.ipynb #1b25325a
@@ -256,7 +260,10 @@ def told_apart(
     rows: Sequence[dict],  # of results.json
     columns: Sequence[str],  # the column that each row is a cell of
 ) -> list[str]:
-    "What each row's line is called: its model, or what tells those of one cell apart: experiment, run."
+    """What each row's line is called: its model, or what tells those of one cell apart: experiment, run.
+
+    `InputError` if nothing does.
+    """
     for kind in ("model", "experiment", "run"):
         names = [row.get(kind) for row in rows]
         if None not in names and len(set(zip(names, columns, strict=True))) == len(rows):
@@ -267,10 +274,13 @@ def told_apart(
 def table(
     rows: Iterable[dict],  # of results.json
 ) -> str:
-    "A Markdown table: a model a line, a task (data, shots, split) a column, nats/dim +- standard error."
+    """A Markdown table: a model a line, a task (data, shots, split) a column, nats/dim +- standard error.
+
+    `InputError` if the rows of a column are of other images, or can't be told apart.
+    """
     rows, columns = list(rows), []
     for row in rows:
-        shots = "" if row["task"] == "inversion" else f" {row['shots']}-shot"
+        shots = "" if is_of_one_image(row["task"]) else f" {row['shots']}-shot"
         columns.append(f"{row['task']}{shots}, {row['data']} {row['split']}")
     names = told_apart(rows, columns)
     for column in columns:

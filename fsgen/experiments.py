@@ -29,7 +29,6 @@ from torch import Tensor
 from fsgen.attention import (
     AttentionPixelCNN,
     MeanImagePixelCNN,
-    PaperAttentionConfig,
     PaperAttentionPixelCNN,
     PlacesPixelCNN,
 )
@@ -63,7 +62,7 @@ def energy(logits: Tensor, images: Tensor) -> Tensor:  # (b, levels, c, h, w), (
 
 
 def nll_and_energy(logits: Tensor, images: Tensor) -> Tensor:  # as in `energy`
-    "Half of the one, half of the other."
+    "The mean of `nll`, in nats, and `energy`, in levels, of each image."
     return (nll(logits, images) + energy(logits, images)) / 2
 
 
@@ -193,12 +192,12 @@ class Experiment(Settings):
             not (self.turns or self.affine) or TASKS[self.task] is same_class,
             f"turns and affine are for support and target of one class, not for {self.task}.",
         )
-        if isinstance(self.settings, PaperAttentionConfig):
-            most = self.settings.embeddings
+        if limit := MODELS[self.model].limited_by:
+            most = getattr(self.settings, limit)
             check(
                 self.shots <= most,
-                f"The model {self.model} takes at most embeddings={most} support images; "
-                f"set embeddings={self.shots}.",
+                f"The model {self.model} takes at most {limit}={most} support images; "
+                f"set {limit}={self.shots}.",
             )
         for name in ("learning_rate", "clip"):
             check(getattr(self, name) > 0, f"{name} must be above 0, not {getattr(self, name)}.")
@@ -405,11 +404,12 @@ class Family:
         check(
             self.own.keys() <= MODELS.keys(), f"A family has settings of its own for {', '.join(self.own)}."
         )
-        default = Experiment().vary(name=name, model=model)
+        limit = getattr(MODELS.get(model), "limited_by", "")
+        default = Experiment().vary(name=name, model=model, **({limit: Experiment.shots} if limit else {}))
         has = {f.name for settings in (default, default.settings) for f in fields(settings)}
         common = self.common
-        if isinstance(default.settings, PaperAttentionConfig):
-            common = {"embeddings": common.get("shots", default.shots)} | common
+        if limit:
+            common = {limit: common.get("shots", default.shots)} | common
         changes = {k: v for k, v in common.items() if k in has} | self.own.get(model, {})
         return default.vary(**changes)
 
@@ -563,7 +563,7 @@ class Table(Settings):
         return made
 
     def shorter(self) -> "Table":
-        "The brief version, one training of each row; its rows have names of their own."
+        "The brief version, a training a row, its rows by names of their own; `InputError` if it has none."
         check(bool(self.brief), f"The table of {self.family} has no brief version.")
         name, best = "{}-brief".format, self.best.items()
         return replace(

@@ -37,7 +37,7 @@ def causal_mask(
     kind: Literal["A", "B"],  # A leaves out the centre, B keeps it
     k: int = 3,  # side of the kernel, odd
 ) -> Tensor:  # (k, k), 1 where a weight works
-    "The earlier pixels of a kernel in raster order."
+    "The earlier pixels of a kernel in raster order; `InputError` for another kind, or an even side."
     check_kernel(k, kind)
     mask = torch.ones(k, k)
     mask[k // 2 + 1 :], mask[k // 2, k // 2 + 1 :] = 0, 0

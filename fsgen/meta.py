@@ -41,8 +41,10 @@ class InnerLoss(nn.Module):
         self.g = None
         if learned:
             skip = body.heads[0].features.in_channels
-            convs = [nn.Conv2d(skip, skip, 3, stride, padding=1) for _ in range(HALVINGS)]
-            self.g = nn.Sequential(convs[0], nn.ReLU(), convs[1], nn.ReLU(), convs[2])
+            layers = []
+            for _ in range(HALVINGS):
+                layers += nn.Conv2d(skip, skip, 3, stride, padding=1), nn.ReLU()
+            self.g = nn.Sequential(*layers[:-1])
 
     def norm(self, outputs: Tensor) -> Tensor:  # (s, skip, ...) -> ()
         "Root of the sum of the squares of g's outputs, which are averaged over the supports."
@@ -109,6 +111,10 @@ class MetaConfig(BodyConfig):
             "first_order leaves a learned inner loss without a gradient to learn from; use inner_loss='nll'.",
         )
 
+    def first_rate(self, name: str) -> float:
+        "Alpha for the weight tensor of that name, before it is learned."
+        return self.inner_rate
+
 
 class MetaPixelCNN(FewShotModel):
     "The support set as a gradient step on all weights of the body (paper, section 3.2)."
@@ -136,12 +142,8 @@ class MetaPixelCNN(FewShotModel):
         self.log_rates = None
         if config.learned_rates != "no":
             steps = config.inner_steps if config.learned_rates == "by step" else 1
-            rates = torch.tensor([self.first_rate(name) for name, _ in body.named_parameters()])
+            rates = torch.tensor([config.first_rate(name) for name, _ in body.named_parameters()])
             self.log_rates = nn.Parameter(rates.log().repeat(steps, 1))  # (steps, weight tensors)
-
-    def first_rate(self, name: str) -> float:
-        "Alpha for the weight tensor of that name, before it is learned."
-        return self.config.inner_rate
 
     @property
     def body(self) -> PixelCNN:
@@ -181,6 +183,7 @@ class MetaPixelCNN(FewShotModel):
         return weights
 
     def encode(self, support: Tensor) -> FastWeights:
+        "The fast weights of every task; `InputError` if a step on the CPU made some that are not finite."
         weights = vmap(self.adapt, randomness="different")(support, self.body.scale(support))  # of dropout
         # On a GPU reading a value back would stall the queue; training checks its loss.
         check(

@@ -274,14 +274,14 @@ class MultiscalePixelCNN(FewShotModel):
         return list(dict.fromkeys(chain(base, *finer)))
 
     def context(self, support: Tensor) -> tuple[NamedTuple, ...]:
-        "The context of each scale, coarsest first."
+        "The context of each scale, coarsest first; `InputError` as in `FewShotModel.context`."
         self.check_images(support, "The support set", 5)
         return tuple(
             model.context(shrink(support, step)) for model, step in zip(self.models, self.steps, strict=True)
         )
 
     def logits(self, images: Tensor, context: tuple[NamedTuple, ...]) -> Tensor:
-        "As in `FewShotModel`, each pixel from those before it in `order`."
+        "As in `FewShotModel`, with its `InputError`; each pixel from those before it in `order`."
         self.check_images(images, "The images", 4)
         logits = None
         for model, step, its in zip(self.models, self.steps, context, strict=True):

@@ -275,10 +275,12 @@ class RunFolder:
             return "another process"
 
     def open(self, experiment: Experiment) -> dict | None:
-        """Make config.json, or check that all that was saved is of this experiment; returns the newest state.
+        """Check that all that was saved is of this experiment; returns the newest state, or None.
 
-        A config.json that is gone or broken is written again if checkpoint or weights are of this experiment;
-        one beside which nothing was saved yet claims nothing.
+        A config.json may be gone or broken if checkpoint or weights are of this experiment: `write_config`
+        makes it again. One beside which nothing was saved yet claims nothing.
+
+        `InputError` if a file is of another experiment, can't be read, or is all that is left.
         """
         config, broken = self.path / "config.json", None
         try:
@@ -302,18 +304,16 @@ class RunFolder:
                 with _explained(self.path / name):
                     theirs = _experiment(facts["experiment"])
                 self.check_same(name, theirs, experiment)
-        if there is None or not trained:
-            if broken or trained:
-                check(
-                    any(saved.values()),
-                    f"{config} {broken or 'is gone'}, and no other file says what was trained here; "
-                    "put it back, or choose another folder with --out.",
-                )
-                _say(f"{config} {broken or 'is gone'}; it is written again.")
-            self.record(experiment)
+        if there is None and (broken or trained):
+            check(
+                any(saved.values()),
+                f"{config} {broken or 'is gone'}, and no other file says what was trained here; "
+                "put it back, or choose another folder with --out.",
+            )
+            _say(f"{config} {broken or 'is gone'}; it will be written again.")
         return state
 
-    def record(self, experiment: Experiment):
+    def write_config(self, experiment: Experiment):
         "Write config.json, unless it says so already."
         path, content = self.path / "config.json", _json(experiment.record(), indent=1)
         if not path.is_file() or path.read_bytes() != content:

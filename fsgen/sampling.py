@@ -4,10 +4,11 @@
 
 # %% auto #0
 __all__ = ['PLAIN', 'CALLED', 'REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows', 'add_product', 'gate_factors', 'RowLayer',
-           'PixelLayer', 'Lookup', 'BodyInputs', 'check_plain', 'check_inputs', 'CachedBody', 'AttentionLookup',
-           'PictureLookup', 'own_weights', 'nothing_inputs', 'summary_inputs', 'attention_inputs', 'picture_inputs',
-           'fast_weight_inputs', 'start_row', 'BothLookups', 'with_view', 'PixelHead', 'CachedSampler', 'draw_groups',
-           'draw_scales', 'sample', 'assert_same_pixels', 'fixed_point_sample']
+           'PixelLayer', 'Lookup', 'BodyInputs', 'own_methods', 'check_methods', 'check_plain', 'check_inputs',
+           'CachedBody', 'AttentionLookup', 'PictureLookup', 'own_weights', 'nothing_inputs', 'summary_inputs',
+           'attention_inputs', 'picture_inputs', 'fast_weight_inputs', 'start_row', 'BothLookups', 'with_view',
+           'PixelHead', 'CachedSampler', 'draw_groups', 'draw_scales', 'sample', 'assert_same_pixels',
+           'fixed_point_sample']
 
 # %% ../nbs/15_sampling.ipynb #27b09ef8
 # `sample(model, support, samples)` is the entry point; `CachedSampler` does its work, over a `CachedBody`.
@@ -26,6 +27,7 @@ __all__ = ['PLAIN', 'CALLED', 'REACH', 'SAMPLERS', 'TIE', 'as_matrix', 'windows'
 # the rest of a row may become a CUDA graph, so it must read and write the same memory every time.
 
 # %% ../nbs/15_sampling.ipynb #9efd9b30
+import inspect
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
@@ -211,13 +213,28 @@ PLAIN = {  # modules whose weights are read and whose `forward` isn't called
 CALLED = "body.view", "attention.query.norm"  # of them, whatever they are
 
 
+def own_methods(module: nn.Module) -> list[str]:
+    "Names of the methods that were set on it alone, in the place of its class's."
+    return sorted(name for name in vars(module) if inspect.isroutine(getattr(type(module), name, None)))
+
+
+def check_methods(model: FewShotModel):
+    "`InputError` if a method was set on the model alone."
+    own = own_methods(model)
+    check(
+        not own,
+        f"The model has its own {' and '.join(own)}, which the fast sampler does not heed: "
+        "draw with ancestral_sample, from the model's logits.",
+    )
+
+
 def check_plain(
     part: nn.Module,  # of a model, whose weights are read and whose `forward` isn't called
     name: str,  # of it in the model
 ):
     """`InputError` unless all modules in it are as their classes of ours have them.
 
-    They may have no hooks, no weights that are computed, and no `forward` that was set on them alone.
+    They may have no hooks, no weights that are computed, and no methods that were set on them alone.
     """
     for inner, module in part.named_modules(prefix=name):
         if inner.startswith(CALLED):
@@ -225,7 +242,7 @@ def check_plain(
         unheeded = {
             "forward hooks": module._forward_hooks or module._forward_pre_hooks,
             "a parametrization": is_parametrized(module),
-            "a forward of its own": "forward" in vars(module),
+            f"its own {' and '.join(own_methods(module))}": own_methods(module),
             f"the class {type(module).__name__}": type(module) not in PLAIN,
         }
         for what, found in unheeded.items():
@@ -530,12 +547,7 @@ class CachedSampler:
         check(cls in SAMPLERS, f"{cls.__name__} has no entry in SAMPLERS: ancestral_sample draws from it.")
         check(body is known, f"SAMPLERS is for models whose body is a PixelCNN, not a {body.__name__}.")
         check_plain(model.body, "body")
-        own = sorted({"context", "encode", "logits", "predict", "repeat"} & vars(model).keys())
-        check(
-            not own,
-            f"The model has its own {' and '.join(own)}, which the fast sampler does not heed: "
-            "draw with ancestral_sample, from the model's logits.",
-        )
+        check_methods(model)
         inputs = SAMPLERS[cls](model, model.context(support), samples)
         check(
             isinstance(inputs, BodyInputs),
@@ -667,6 +679,7 @@ def draw_scales(
     keep: Tensor,  # True where `given` is kept
 ) -> list[Tensor]:  # (b*samples, c, h/step, w/step) uint8 for each of `model.steps`
     "The images of every scale, coarsest first: an upscaler keeps what it is given and draws the rest."
+    check_methods(model)
     drawn = []
     for scale, step in zip(model.models, model.steps, strict=True):
         its_support, its_u, its_given, its_keep = (shrink(x, step) for x in (support, u, given, keep))

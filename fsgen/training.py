@@ -71,7 +71,8 @@ def training_episodes(
         return episode
     check(
         data.levels == 2 and data.images.shape[-1] == data.images.shape[-2],
-        f"turns and affine are for square drawings of 2 levels; these images have {data.levels}.",
+        f"turns and affine are for square drawings of 2 levels; "
+        f"these are {'x'.join(map(str, data.images.shape[2:]))} of {data.levels}.",
     )
     return augmented(episode, experiment.turns, experiment.affine, generator)
 
@@ -271,8 +272,7 @@ class Run:
         self.optimizer, self.schedule = make_optimizer(self.model, experiment)
         same = {MODELS[experiment.model], LOSSES[experiment.loss]} <= CAPTURED
         self.captured = self.device.type == "cuda" and accelerator.num_processes == 1 and same
-        if self.captured:
-            self.backward = CapturedBackward(self.backward)
+        self.compute_gradient = CapturedBackward(self.backward) if self.captured else self.backward
         self.step, self.seconds = 0, 0.0
         self.commit = commit()  # of the code that runs, whatever is committed while it does
         names = ("model", "average", "optimizer", "schedule")
@@ -312,7 +312,7 @@ class Run:
         "One optimizer step; returns this process's loss per dimension and the gradient's norm, unclipped."
         seeds = np.random.SeedSequence((self.experiment.seed, self.step, self.accelerator.process_index))
         torch.manual_seed(int(seeds.generate_state(1)[0]))
-        loss = self.backward(episode)
+        loss = self.compute_gradient(episode)
         norm = nn.utils.clip_grad_norm_(self.model.parameters(), self.experiment.clip)
         self.optimizer.step()
         self.schedule.step()
@@ -350,7 +350,7 @@ class Run:
             "put them back, or choose another folder with --out.",
         )
         if self.accelerator.is_main_process:
-            self.folder.record(self.experiment)  # the same images may have moved to another root
+            self.folder.write_config(self.experiment)  # the same images may have moved to another root
         if state is None:
             done, steps = facts.get("steps", 0), self.experiment.steps
             # those of the first save may be without a checkpoint; later, somebody has removed it
@@ -494,8 +494,7 @@ def measure(run: Run, watched: Episode) -> float:
 def loop(run: Run, log: TextIO, signals: StopSignals):
     "Steps, log lines and checkpoints until the last step, a stop signal, or a number that is not finite."
     experiment, main = run.experiment, run.accelerator.is_main_process
-    count = max(experiment.validate, 1)  # if only to see that it is finite
-    watched, one = (fixed_episodes(run.splits.test, experiment.task, experiment.shots, n) for n in (count, 1))
+    watched = fixed_episodes(run.splits.test, experiment.task, experiment.shots, max(experiment.validate, 1))
     meter = Meter(run)
     bar = {"initial": run.step, "total": experiment.steps, "unit": "images", "unit_scale": meter.images}
     bar |= {} if main else {"disable": True}  # of the main process, TQDM_DISABLE decides
@@ -503,15 +502,14 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
         while run.step < experiment.steps:
             meter.sums += run.take_step(training_episodes(run.data, experiment, run.step))
             bar.update()
-            last_step = run.step == experiment.steps
             stop = run.agreed(signals.stop)
-            planned = run.step % experiment.checkpoint_every == 0 or last_step
+            planned = run.step % experiment.checkpoint_every == 0 or run.step == experiment.steps
             due = planned or stop
             if due or run.step % LOG_EVERY == 0:
                 line = meter.line()
                 if due and main:
-                    # Whoever stops a run, or their scheduler, doesn't wait for a test value.
-                    test = measure(run, watched if planned else one)
+                    # One episode shows whether it is finite; who stops a run waits for no test value.
+                    test = measure(run, watched if planned else Episode(*(part[:1] for part in watched)))
                     line |= {"test": test} if planned and experiment.validate else {}
                 log.write(json.dumps(line, allow_nan=False) + "\n")
                 log.flush()
@@ -520,7 +518,7 @@ def loop(run: Run, log: TextIO, signals: StopSignals):
             if due and main:
                 os.fsync(log.fileno())
                 run.save()
-            if stop and not last_step:
+            if stop:
                 break
     run.accelerator.wait_for_everyone()  # until all is saved
     if run.step < experiment.steps:

@@ -37,11 +37,13 @@ class PlaceConfig(BodyConfig):
     # and a place layer besides, whose weights a step can write a picture into
     hears: Literal["place", "place and role", "place layer"] = "place layer"
     places: int = 256  # features of a place, that the place layer is linear in
-    place_rate: float = 3.0  # alpha of the place layer at the start
+    inner_rate: float = 0.01  # alpha at the start, of all weights but the place layer's
+    place_rate: float = 3.0  # and of the place layer's
 
     def __post_init__(self):
         super().__post_init__()
         self.check_at_least(1, "places")
+        self.check_at_least(0, "inner_rate")
         check(self.place_rate > 0, f"place_rate must be above 0, not {self.place_rate}.")
 
     def first_rate(self, name: str) -> float:
@@ -112,7 +114,6 @@ class PlaceMetaConfig(PlaceConfig, MetaConfig):
     "Settings of the Meta PixelCNN with places, which is not the paper's."
 
     inner_loss: Literal["learned", "nll"] = "nll"
-    inner_rate: float = 0.01  # alpha at the start, but for the place layer
     learned_rates: Literal["no", "shared", "by step"] = "shared"
 
 
@@ -128,10 +129,6 @@ class PlaceMetaPixelCNN(MetaPixelCNN):
     config_class = PlaceMetaConfig
     body_class = PlaceBody
     loss_class = PlaceInnerLoss
-
-    def first_rate(self, name: str) -> float:
-        "Alpha for the weight tensor of that name, before it is learned."
-        return self.config.first_rate(name)
 
 # %% ../nbs/07_union.ipynb #510efbc8
 def lookup_errors(
@@ -277,11 +274,6 @@ class SteppedCopyingConfig(PlaceConfig, CopyingConfig):
     "Settings of the Stepped Copying PixelCNN."
 
     hears: Literal["place", "place and role", "place layer"] = "place"
-    inner_rate: float = 0.01  # alpha at the start, but for the place layer; 0 for no step
-
-    def __post_init__(self):
-        super().__post_init__()
-        self.check_at_least(0, "inner_rate")
 
 
 class SteppedCopyingPixelCNN(CopyingPixelCNN):
@@ -338,8 +330,7 @@ class SteppedCopyingPixelCNN(CopyingPixelCNN):
         def look_up(h):
             if s == 1:
                 return h.new_zeros(1, self.lookup_planes, *h.shape[-2:])
-            scores = self.attention.scores(self.attention.queries(h), keys.expand(s, -1, -1))
-            seen = scores.masked_fill(own[:, None], -math.inf).softmax(-1)
+            seen = self.attention.weights(h, keys.expand(s, -1, -1), hidden=own)
             return self.attention.as_map(seen @ values, h)
 
         heard = x, summary.expand(s, -1), look_up, 1

@@ -620,7 +620,7 @@ def test_omniglot_missing_or_wrong(refused, monkeypatch, tmp_path, content, reas
 @pytest.mark.parametrize("name", [name for name, data in DATA.items() if data.urls])
 def test_download_that_fails(refused, monkeypatch, tmp_path, name):
     monkeypatch.setenv("FSGEN_DATA", str(tmp_path))
-    urls = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": md5 for url, md5 in DATA[name].urls.items()}
+    urls = {f"http://127.0.0.1:9/{url.rpartition('/')[2]}": sha256 for url, sha256 in DATA[name].urls.items()}
     monkeypatch.setitem(DATA, name, replace(DATA[name], urls=urls))
     assert "could not be fetched" in refused("data", "--download", name)
     assert not any(path.is_file() and path.name != LOCK for path in tmp_path.rglob("*"))
@@ -787,10 +787,13 @@ def test_a_run_whose_images_moved_goes_on(fsgen, tmp_path):
     Image.new("RGB", (9, 9), "white").save(other / "0" / "0.png")
     code, _, error = fsgen(*line, "--root", other)
     assert code == 2 and "The images are not those" in error
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["root"] == str(tmp_path / "here")
+    config = tmp_path / "run" / "config.json"
+    assert json.loads(config.read_text())["root"] == str(tmp_path / "here")
+    config.unlink()
+    assert fsgen(*line, "--root", other)[0] == 2 and not config.exists()
     code, _, error = fsgen(*line, "--root", tmp_path / "there")
     assert code == 0, error
-    assert json.loads((tmp_path / "run" / "config.json").read_text())["root"] == str(tmp_path / "there")
+    assert json.loads(config.read_text())["root"] == str(tmp_path / "there")
     code, _, error = fsgen("evaluate", tmp_path / "run")
     assert code == 0, error
 

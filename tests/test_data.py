@@ -216,18 +216,18 @@ CLASSES = [f"{letter}/{k}.png" for letter in "abcdef" for k in range(2)]
 
 
 @pytest.mark.parametrize(
-    "write, page",
+    "write",
     [
-        (lambda name: f"./{name}", None),
-        (lambda name: f"/{name}", None),
-        (lambda name: "C:\\photos\\" + name.replace("/", "\\"), None),
-        (lambda name: f"photos/photos/{name}", None),
-        (lambda name: f"photos//./{name}", None),
+        lambda name: f"./{name}",
+        lambda name: f"/{name}",
+        lambda name: "C:\\photos\\" + name.replace("/", "\\"),
+        lambda name: f"photos/photos/{name}",
+        lambda name: f"photos//./{name}",
     ],
 )
-def test_names_as_tools_write_them(tmp_path, write, page):
+def test_names_as_tools_write_them(tmp_path, write):
     put(tmp_path / "photos", CLASSES, different=len(CLASSES), side=16)
-    same = zip_of(tmp_path / "photos.zip", map(write, CLASSES), page)
+    same = zip_of(tmp_path / "photos.zip", map(write, CLASSES))
     folder, zipped = list_folder(tmp_path / "photos"), list_folder(same)
     plain = [[name.rpartition("/")[2] for name in part] for part in names_of(zipped)]
     assert plain == [list(part) for part in names_of(folder)]
@@ -530,7 +530,7 @@ def test_imagenet_is_not_hidden(stand_ins):
         DATA["imagenet"].list(own)
 
 
-def omniglot_like(folder, part, alphabets, names="{part}/{place}"):
+def omniglot_like(part, alphabets, names):
     places = [f"{a}/character0{c}/{c}_{k:02}.png" for a in alphabets for c in (1, 2) for k in range(20)]
     return [names.format(part=part, place=place) for place in places]
 
@@ -551,7 +551,7 @@ def test_omniglot_zipped_again(tmp_path, monkeypatch, names, other):
     for part, alphabets in zip(OMNIGLOT_PARTS, (("Latin", "Tengwar"), ("Greek", "ULOG")), strict=True):
         zip_of(
             tmp_path / f"{part}.zip",
-            omniglot_like(tmp_path, part, alphabets, names) + [name.format(part=part) for name in other],
+            omniglot_like(part, alphabets, names) + [name.format(part=part) for name in other],
         )
     train, test = names_of(DATA["omniglot"].list(tmp_path))
     assert train == {f"{a}/character0{c}": 20 for a in ("Latin", "Greek") for c in (1, 2)}
@@ -627,7 +627,7 @@ def test_hostile_pictures(tmp_path, monkeypatch):
         "b/bomb.png": saved(Image.new("1", (20_000, 20_000)), "png"),
         "b/frames.gif": frame[:-1] + frame[frame.rindex(b"\x2c\0\0\0\0\x08\0\x08\0") : -1] * 10**5 + b";",
         "c/huge.ppm": b"P6 60000 60000 255\n",
-        "c/sparse.png": b"",
+        "c/empty.png": b"",
     }
     for name, content in hostile.items():
         (tmp_path / "x" / name).write_bytes(content)

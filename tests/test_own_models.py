@@ -23,7 +23,7 @@ from fsgen.episodes import (
     glyphs,
 )
 from fsgen.evaluation import by_seed, evaluate, table
-from fsgen.experiments import MODELS, Experiment, Family, Table
+from fsgen.experiments import MODELS, Experiment, Family, Table, build
 from fsgen.gated import GatedLayer
 from fsgen.likelihood import InputError, ancestral_sample
 from fsgen.masks import MaskedConv2d, causal_mask
@@ -355,6 +355,21 @@ def test_a_task_that_gives_fewer_supports_is_refused(monkeypatch):
         fixed_episodes(glyphs(SIZE).test, "fewer", 4, 2)
 
 
+def test_a_model_may_limit_its_support_sets(monkeypatch):
+    @dataclass(frozen=True)
+    class FewConfig(ConditionalConfig):
+        most: int = 2
+
+    class FewPixelCNN(ConditionalPixelCNN):
+        config_class = FewConfig
+        limited_by = "most"
+
+    monkeypatch.setitem(MODELS, "few", FewPixelCNN)
+    with pytest.raises(InputError, match="The model few takes at most most=2 support images; set most=3"):
+        Experiment().vary(model="few", shots=3)
+    assert Family({"shots": 3}).experiment("few-shot", "few").settings.most == 3
+
+
 def test_what_was_set_on_a_model_alone_is_not_drawn_without():
     torch.manual_seed(0)
     model = ConditionalPixelCNN((1, SIZE, SIZE), 2, ConditionalConfig(**BODY))
@@ -362,13 +377,21 @@ def test_what_was_set_on_a_model_alone_is_not_drawn_without():
     head = model.body.heads[0]
     plain = head.forward
     head.forward = lambda *inputs: plain(*inputs) * 30
-    with pytest.raises(InputError, match=r"body\.heads\.0 has a forward of its own"):
+    with pytest.raises(InputError, match=r"body\.heads\.0 has its own forward"):
         sample(model, support)
     del head.forward
+    model.body.features = model.body.features
+    with pytest.raises(InputError, match="body has its own features"):
+        sample(model, support)
+    del model.body.features
     predict = model.predict
     model.predict = lambda *inputs: predict(*inputs) / 0.01  # a temperature
     with pytest.raises(InputError, match="own predict, which the fast sampler does not heed"):
         sample(model, support)
+    scales = build(Experiment().vary(model="conditional", scales=2, **BODY), (1, SIZE, SIZE), 2)
+    scales.logits = scales.logits
+    with pytest.raises(InputError, match="own logits, which the fast sampler does not heed"):
+        sample(scales, support)
 
 
 def test_classes_go_by_names_that_differ():

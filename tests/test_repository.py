@@ -55,6 +55,14 @@ def code_of(notebook):
 # Configuration
 
 
+def test_the_python_of_the_front_page_runs():
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    names = {}
+    exec(code, names)
+    assert names["nats"].shape == names["each"].shape == (10,)
+    assert names["drawn"].shape == (30, 1, 26, 26)
+
+
 def test_settings_agree():
     ini = ConfigParser()
     ini.read(ROOT / "settings.ini")

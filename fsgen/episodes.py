@@ -5,9 +5,8 @@
 # %% auto #0
 __all__ = ['FINGERPRINT_BYTES', 'TEST_SCRIPTS', 'MIN_FACES', 'INK', 'GLYPH_SIZES', 'characters', 'products', 'SHIFT', 'inversion',
            'identity', 'shift', 'TASKS', 'MOVE', 'ANGLE', 'SHEAR', 'ZOOM', 'HELD_OUT', 'Episode', 'ImageSet', 'Splits',
-           'render', 'is_test', 'glyphs', 'same_class', 'is_of_one_image', 'augmented', 'make_episodes',
-           'fixed_episodes', 'fixed_classes', 'check_classes', 'by_class', 'clustered_error', 'group', 'choose',
-           'held_out']
+           'render', 'is_test', 'glyphs', 'same_class', 'is_of_one_image', 'make_episodes', 'fixed_episodes',
+           'fixed_classes', 'check_classes', 'by_class', 'clustered_error', 'augmented', 'group', 'choose', 'held_out']
 
 # %% ../nbs/03_episodes.ipynb #f2e1242c
 import hashlib
@@ -278,37 +277,6 @@ TASKS: dict[str, Callable[..., Episode]] = {
     "shift": shift,
 }
 
-# %% ../nbs/03_episodes.ipynb #895eac78
-MOVE, ANGLE, SHEAR, ZOOM = 0.08, 12.0, 0.2, 0.1  # largest: of half a side, degrees, of a side, of 1
-
-
-def augmented(
-    episode: Episode,  # of drawings
-    turns: bool,  # by quarter turns
-    affine: bool,  # by small affine maps
-    generator: torch.Generator,  # on the episode's device
-) -> Episode:
-    "The images of each task turned or bent, all of a task in the same way."
-    support, target = episode
-    b, s = support.shape[:2]
-    images = torch.cat([support, target.unflatten(0, (b, -1))], 1)  # (b, s + targets, c, h, w)
-    if turns:
-        quarters = torch.randint(4, (b,), generator=generator, device=images.device).tolist()
-        images = torch.stack([task.rot90(k, (-2, -1)) for task, k in zip(images, quarters, strict=True)])
-    if affine:
-        drawn = 2 * torch.rand(b, 5, generator=generator, device=images.device, dtype=torch.float32) - 1
-        angle, shear, zoom, *shift = drawn.unbind(1)
-        angle, shear, zoom = angle * math.radians(ANGLE), shear * SHEAR, 1 + zoom * ZOOM
-        cos, sin = angle.cos() * zoom, angle.sin() * zoom
-        first = torch.stack([cos, shear * cos - sin, shift[0] * MOVE], 1)
-        second = torch.stack([sin, shear * sin + cos, shift[1] * MOVE], 1)
-        maps = torch.stack([first, second], 1).repeat_interleave(images.shape[1], 0)  # (.., 2, 3)
-        flat = images.flatten(0, 1)
-        grid = F.affine_grid(maps, flat.shape, align_corners=False)
-        bent = F.grid_sample(flat.float(), grid, "nearest", "zeros", align_corners=False)
-        images = bent.to(images.dtype).view_as(images)
-    return Episode(images[:, :s], images[:, s:].flatten(0, 1))
-
 # %% ../nbs/03_episodes.ipynb #00c5b527
 def make_episodes(
     task: str,  # name in TASKS
@@ -393,6 +361,37 @@ def clustered_error(
     k, n = len(sums), len(values)
     off = sums - sizes * values.double().mean().cpu()
     return (off.square().sum() * k / (k - 1)).sqrt().item() / n if k > 1 else None
+
+# %% ../nbs/03_episodes.ipynb #895eac78
+MOVE, ANGLE, SHEAR, ZOOM = 0.08, 12.0, 0.2, 0.1  # largest: of half a side, degrees, of a side, of 1
+
+
+def augmented(
+    episode: Episode,  # of drawings
+    turns: bool,  # by quarter turns
+    affine: bool,  # by small affine maps
+    generator: torch.Generator,  # on the episode's device
+) -> Episode:
+    "The images of each task turned or bent, all of a task in the same way."
+    support, target = episode
+    b, s = support.shape[:2]
+    images = torch.cat([support, target.unflatten(0, (b, -1))], 1)  # (b, s + targets, c, h, w)
+    if turns:
+        quarters = torch.randint(4, (b,), generator=generator, device=images.device).tolist()
+        images = torch.stack([task.rot90(k, (-2, -1)) for task, k in zip(images, quarters, strict=True)])
+    if affine:
+        drawn = 2 * torch.rand(b, 5, generator=generator, device=images.device, dtype=torch.float32) - 1
+        angle, shear, zoom, *shift = drawn.unbind(1)
+        angle, shear, zoom = angle * math.radians(ANGLE), shear * SHEAR, 1 + zoom * ZOOM
+        cos, sin = angle.cos() * zoom, angle.sin() * zoom
+        first = torch.stack([cos, shear * cos - sin, shift[0] * MOVE], 1)
+        second = torch.stack([sin, shear * sin + cos, shift[1] * MOVE], 1)
+        maps = torch.stack([first, second], 1).repeat_interleave(images.shape[1], 0)  # (.., 2, 3)
+        flat = images.flatten(0, 1)
+        grid = F.affine_grid(maps, flat.shape, align_corners=False)
+        bent = F.grid_sample(flat.float(), grid, "nearest", "zeros", align_corners=False)
+        images = bent.to(images.dtype).view_as(images)
+    return Episode(images[:, :s], images[:, s:].flatten(0, 1))
 
 # %% ../nbs/03_episodes.ipynb #9c2980ac
 def group(name: str) -> str:
